@@ -1,0 +1,1 @@
+"""Quatrain: reinforcement-learning post-training where every method is four interchangeable lines."""

@@ -1,0 +1,280 @@
+"""The one frozen, typed tree that describes a run.
+
+`load` reads it from a recipe, a YAML file or a mapping, applies ``key=value`` settings, and turns whatever is wrong into one line
+that names the setting, the value got and the way out, before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+
+class Section(BaseModel):
+    """A frozen section of the tree; unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class MethodConfig(Section):
+    name: str = "grpo"
+    """A method's id or alias; `quatrain methods` lists them."""
+    settings: dict[str, Any] = {}
+    """Hyper-parameters of its parts by dotted name, as in ``mask.high: 0.28`` or ``kl.advantage.beta: 0``."""
+
+
+class TaskConfig(Section):
+    name: str
+    """``reasoning_gym:NAME``, or a JSONL or Parquet file, or a Hugging Face data-set folder."""
+    options: dict[str, Any] = {}
+    """The task's own options; for reasoning-gym the fields of the data set's configuration."""
+    prompt_column: str = "prompt"
+    answer_column: str = "answer"
+    demonstration_column: str | None = None
+    """A column with full worked answers to imitate; without it the reference answer is imitated."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """``chat`` is the tokenizer's chat template, ``plain`` is Question/Answer text; ``auto`` is what suits the model."""
+    examples: Annotated[int, Field(ge=0)] | None = None
+    """Worked examples before each question; None is what suits the model and the template."""
+    system: str = ""
+    """A system message (chat), or text before everything (plain)."""
+
+
+class LoraConfig(Section):
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    targets: str | list[str] = "all-linear"
+
+
+class ModelConfig(Section):
+    name: str = "smollm2"
+    """``smollm2``, ``tiny``, or a Hugging Face causal language model: a folder or an id."""
+    trust_remote_code: bool = False
+    """Run code that is shipped inside the model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """``auto`` is float32 on a CPU and bfloat16 on a GPU."""
+    device: str = "auto"
+    lora: LoraConfig | None = None
+
+
+class RewardConfig(Section):
+    name: str
+    """``correct``, ``math``, ``format``, ``length``, ``overlong``, or ``path/to/module.py:function``."""
+    weight: float = 1.0
+    options: dict[str, Any] = {}
+    """Keyword arguments of the reward."""
+    timeout_seconds: PositiveFloat = 10.0
+    """A call that takes longer is stopped and recorded as failed."""
+
+
+class SamplingConfig(Section):
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """0 keeps the whole vocabulary."""
+    stop: list[str] | None = None
+    """Strings that end an answer; None is what the template ends on."""
+
+
+class EngineConfig(Section):
+    max_sequences: PositiveInt = 64
+    """Answers that are written at once; further ones wait for a free place."""
+    tokens_per_pass: PositiveInt = 2048
+    """Most prompt tokens that one prefill pass computes."""
+
+
+class UpdateConfig(Section):
+    lr: PositiveFloat = 1e-5
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate's course after the warm-up; linear and cosine end at 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    max_grad_norm: PositiveFloat = 1.0
+    """The gradient is scaled down to this norm."""
+    epochs: PositiveInt = 1
+    """How often a step's rollouts are gone through."""
+    minibatches: PositiveInt = 1
+    """Optimizer steps in one epoch."""
+    tokens_per_pass: PositiveInt = 1024
+    """Most tokens (shared ones counted once) in one forward and backward pass; a single longer sequence passes alone."""
+    head_rows: PositiveInt = 256
+    """Most hidden states that meet the vocabulary at once: the only logits that ever exist are [head_rows, V]."""
+    gradient_checkpointing: bool = False
+    max_bad_steps: PositiveInt = 5
+    """So many skipped updates in a row (gradient not finite) end the run, saved."""
+
+
+class ReferenceConfig(Section):
+    model: str = "start"
+    """The policy to stay close to: ``start`` (the trained model as it was), ``none``, or another model."""
+    placement: Literal["keep", "swap"] = "keep"
+    """``keep`` holds it in memory, ``swap`` reads it from disk for each pass."""
+
+
+class CheckpointConfig(Section):
+    every: Annotated[int, Field(ge=0)] = 20
+    """Steps between checkpoints; 0 writes only the last."""
+    keep: PositiveInt = 2
+    """How many are kept."""
+
+
+class EvaluateConfig(Section):
+    every: Annotated[int, Field(ge=0)] = 10
+    """Steps between evaluations on held-out problems; 0 evaluates only before and after, -- and not at all with ``problems: 0``."""
+    problems: Annotated[int, Field(ge=0)] = 200
+    """Held-out problems; none of them is ever trained on."""
+    progress_problems: PositiveInt = 64
+    """How many of them are used between the first and the last evaluation."""
+    samples: PositiveInt = 1
+    """Answers per problem; with 1, decoding is greedy unless ``temperature`` is set."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    k: list[PositiveInt] = [1]
+    """The k of pass@k."""
+
+
+class RunConfig(Section):
+    """Everything that decides a run. Two runs with equal trees, versions and thread counts give equal bits on a CPU."""
+
+    method: Annotated[MethodConfig, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)] = MethodConfig()
+    task: Annotated[TaskConfig, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    model: Annotated[ModelConfig, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)] = ModelConfig()
+    steps: PositiveInt = 100
+    prompts_per_step: PositiveInt = 8
+    group_size: PositiveInt = 8
+    """Answers sampled for each prompt."""
+    max_answer_tokens: PositiveInt = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+    out: str | None = None
+    """The run folder; None makes one under ``runs/``."""
+    threads: PositiveInt | None = None
+    """CPU threads; None leaves PyTorch's choice."""
+    rewards: list[RewardConfig] = [RewardConfig(name="correct")]
+    sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
+    update: UpdateConfig = UpdateConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    sample_rollouts: Annotated[int, Field(ge=0)] = 4
+    """Rollouts a step that are also written as readable text into ``rollouts.jsonl``."""
+
+
+class ConfigError(ValueError):
+    """What the user asked for cannot be: one line that names it, the value got and the way out."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown `name`: the most similar of the `known` ones, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+    return f"known: {shown}" if known else "there is none"
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``update.lr=1e-5`` as (``update.lr``, 1e-05); values are read as YAML, and numbers like 1e-5 as numbers."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r} is not KEY=VALUE: write for example --set update.lr=1e-5")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key.strip()}: the value {value!r} is not valid YAML ({str(error).splitlines()[0]})") from None
+    if isinstance(parsed, str):
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return key.strip(), parsed
+
+
+def load(tree: Mapping[str, Any], settings: Sequence[str] = ()) -> RunConfig:
+    """The run that `tree` describes, with `settings` (``key=value``) applied on top.
+
+    Raises:
+        ConfigError: one line for the first thing that is wrong.
+    """
+    merged = _mutable(tree)
+    for key, value in map(parse_setting, settings):
+        _put(merged, key.split("."), value)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError where it is missing, malformed or not a mapping."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}: give a recipe's name or the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}, not settings: write lines like 'steps: 100'")
+    return tree
+
+
+def _mutable(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _mutable(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set `path` in `tree`; sections given as a bare name (``method: grpo``) become mappings first."""
+    head, *rest = path
+    if head == "method" and rest and rest[0] not in MethodConfig.model_fields:
+        rest = ["settings", ".".join(rest)]
+    if not rest:
+        if head in ("method", "task", "model") and isinstance(value, str) and isinstance(tree.get(head), dict):
+            tree[head]["name"] = value
+        else:
+            tree[head] = value
+        return
+    section = tree.get(head)
+    if isinstance(section, str):
+        section = {"name": section}
+    tree[head] = section if isinstance(section, dict) else {}
+    if rest[0] == "settings" and len(rest) > 1:
+        tree[head].setdefault("settings", {})[".".join(rest[1:])] = value
+    else:
+        _put(tree[head], rest, value)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a pydantic error as one line."""
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"] if not str(part).startswith("function-")]
+    name = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        return f"there is no setting {name!r}: {nearest(path[-1], _siblings(path))}"
+    if fault["type"] == "missing":
+        return f"the setting {name!r} is missing: give it with --{name} or in the recipe"
+    return f"{name} = {fault['input']!r} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _siblings(path: Sequence[str]) -> list[str]:
+    """The names that exist beside the last part of `path`."""
+    section: Any = RunConfig
+    for part in path[:-1]:
+        if part.isdigit() or not (isinstance(section, type) and issubclass(section, BaseModel)):
+            continue
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        section = next((a for a in _flatten(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    return list(section.model_fields) if section is not None else []
+
+
+def _flatten(annotation: Any) -> Iterable[Any]:
+    yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _flatten(argument)

@@ -1,0 +1,236 @@
+"""The records that the stages share: Prompt → Trajectory → Group → Batch.
+
+Legend of axes, used in every shape of this library:
+
+==  ==========================================
+P   prompt (one group each)
+G   member of a group
+B   sequence (one trajectory each), B = Σ G
+T   token of a sequence, prompt tokens included
+N   node of a forest: a token computed once for all sequences that share its past
+V   entry of the vocabulary
+D   hidden width
+==  ==========================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+class Origin(StrEnum):
+    """Where the actions of a trajectory come from."""
+
+    POLICY = "policy"
+    DEMONSTRATION = "demonstration"
+    REPLAY = "replay"
+    TEACHER = "teacher"
+
+    @property
+    def code(self) -> int:
+        """The integer that stands for this origin in ``Batch.origin``."""
+        return list(Origin).index(self)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One problem to act on."""
+
+    id: int
+    """Unique within a run; the group of everything sampled from this prompt."""
+    question: str
+    """The problem as the task states it."""
+    text: str = ""
+    """What the policy reads: the question in its template, worked examples and system text included."""
+    answer: str | None = None
+    """The reference answer that verifiers compare with, or None where there is none."""
+    demonstration: str | None = None
+    """A full text that continues ``text`` and is worth imitating, or None."""
+    task: str = ""
+    """The name of the task."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever the task's own verifier needs; JSON values only."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What one agent saw and did in one context. All tensors are 1-D, of length T, on the CPU.
+
+    A rollout that failed is a Trajectory too: ``error`` says why, and it is recorded and counted but not trained on.
+    """
+
+    tokens: Tensor
+    """[T] int64, everything the policy read and wrote."""
+    action: Tensor
+    """[T] bool, True where the policy acted."""
+    logp_rollout: Tensor
+    """[T] float32, log-probability of each action under the distribution it was drawn from; 0 elsewhere."""
+    version: Tensor
+    """[T] int64, how many updates the policy had seen when it wrote the token; -1 where it did not act."""
+    turn: Tensor
+    """[T] int64, number of the turn; 0 in a single-turn task."""
+    prompt_id: int
+    text: str = ""
+    """The actions as text, cut at the stop string."""
+    reward: float | None = None
+    """The total, weighted reward; None until judged, or where judging failed."""
+    turn_rewards: tuple[float, ...] = ()
+    episode_id: int = 0
+    """Trajectories (of several agents, or rewritten contexts) that share an outcome."""
+    agent: int = 0
+    origin: Origin = Origin.POLICY
+    error: str | None = None
+    """Why acting or judging failed, or None."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """The reward's breakdown (``rewards``), why the text ended (``finish``), and what the task adds; JSON values only."""
+
+    @property
+    def length(self) -> int:
+        """Number of actions."""
+        return int(self.action.sum())
+
+    def replace(self, **changes: Any) -> Self:
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and everything that was sampled, or is to be imitated, from it."""
+
+    prompt: Prompt
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def trainable(self) -> tuple[Trajectory, ...]:
+        """The members that can be trained on: acted without error and, unless they are demonstrations, judged."""
+        return tuple(
+            t
+            for t in self.trajectories
+            if t.error is None and t.length and (t.reward is not None or t.origin is Origin.DEMONSTRATION)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One field per tensor, immutable. Every field is optional: a part declares what it reads, and
+    :meth:`require` names what is missing. Tensors are [B, T] or [B]; the padding of a ragged batch lies anywhere ``action`` is
+    False.
+    """
+
+    tokens: Tensor | None = None
+    """[B, T] int64."""
+    action: Tensor | None = None
+    """[B, T] bool, True where the policy acted; without it every position counts as an action."""
+    logp_old: Tensor | None = None
+    """[B, T] log-probability under the policy at the start of the update."""
+    logp_rollout: Tensor | None = None
+    """[B, T] log-probability under the engine that acted, as it computed it."""
+    logp_ref: Tensor | None = None
+    """[B, T] log-probability under the policy to stay close to."""
+    logp_teacher: Tensor | None = None
+    """[B, T] log-probability under a teacher."""
+    values: Tensor | None = None
+    """[B, T] the critic's value of the state in which the action was taken, at the start of the update."""
+    version: Tensor | None = None
+    """[B, T] int64."""
+    turn: Tensor | None = None
+    """[B, T] int64."""
+    reward: Tensor | None = None
+    """[B]."""
+    prompt_id: Tensor | None = None
+    """[B] int64, equal within a group."""
+    episode_id: Tensor | None = None
+    """[B] int64."""
+    agent: Tensor | None = None
+    """[B] int64."""
+    origin: Tensor | None = None
+    """[B] int64, the code of an :class:`Origin`; without it every row is the policy's own."""
+    task: Tensor | None = None
+    """[B] int64."""
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        for name, value in given.items():
+            wanted = 1 if name in _PER_SEQUENCE else 2
+            if not isinstance(value, Tensor):
+                raise ValueError(f"Batch.{name} must be a tensor, got {type(value).__name__}: wrap it in torch.tensor(...)")
+            if value.ndim != wanted:
+                shape = "[B]" if wanted == 1 else "[B, T]"
+                raise ValueError(f"Batch.{name} has shape {list(value.shape)}; it must be {shape}")
+        for axis, name in ((0, "B"), (1, "T")):
+            sizes = {key: value.shape[axis] for key, value in given.items() if value.ndim > axis}
+            if len(set(sizes.values())) > 1:
+                raise ValueError(f"the fields of a Batch disagree on {name}: {sizes}")
+
+    @property
+    def size(self) -> int:
+        """B, the number of sequences."""
+        return next(
+            (getattr(self, f.name).shape[0] for f in fields(self) if getattr(self, f.name) is not None),
+            0,
+        )
+
+    def require(self, names: Sequence[str] | frozenset[str], who: str) -> None:
+        """Raise ValueError, naming `who`, if one of the fields `names` is missing."""
+        missing = sorted(name for name in names if getattr(self, name) is None)
+        if missing:
+            raise ValueError(f"{who} needs {', '.join(missing)}, which this batch lacks: pass {missing[0]}=… to Batch(...)")
+
+    def map(self, transform: Callable[[Tensor], Tensor]) -> Self:
+        """A batch whose every tensor went through `transform`."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(self, **{name: transform(value) for name, value in given.items()})
+
+    def rows(self, index: Tensor) -> Self:
+        """The sequences at `index` ([K] int64), in that order."""
+        return self.map(lambda value: value[index.to(value.device)])
+
+    def to(self, device: torch.device | str) -> Self:
+        return self.map(lambda value: value.to(device))
+
+    def replace(self, **changes: Tensor | None) -> Self:
+        return replace(self, **changes)
+
+
+_PER_SEQUENCE = frozenset({"reward", "prompt_id", "episode_id", "agent", "origin", "task"})
+
+
+def collate(groups: Sequence[Group]) -> Batch:
+    """The trainable trajectories of `groups` as one Batch, padded on the right with token 0.
+
+    Order is kept; a group without trainable members contributes nothing. A demonstration that was not judged has reward 0.
+    """
+    members = [trajectory for group in groups for trajectory in group.trainable]
+    width = max((len(t.tokens) for t in members), default=0)
+
+    def pad(name: str, dtype: torch.dtype, fill: float = 0) -> Tensor:
+        out = torch.full((len(members), width), fill, dtype=dtype)
+        for row, trajectory in enumerate(members):
+            value = getattr(trajectory, name)
+            out[row, : len(value)] = value
+        return out
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(t, name) for t in members], dtype=torch.int64)
+
+    tasks = {name: code for code, name in enumerate(sorted({g.prompt.task for g in groups}))}
+    task_of = {g.prompt.id: tasks[g.prompt.task] for g in groups}
+    return Batch(
+        tokens=pad("tokens", torch.int64),
+        action=pad("action", torch.bool),
+        logp_rollout=pad("logp_rollout", torch.float32),
+        version=pad("version", torch.int64, fill=-1),
+        turn=pad("turn", torch.int64),
+        reward=torch.tensor([t.reward or 0.0 for t in members], dtype=torch.float32),
+        prompt_id=column("prompt_id"),
+        episode_id=column("episode_id"),
+        agent=column("agent"),
+        origin=torch.tensor([t.origin.code for t in members], dtype=torch.int64),
+        task=torch.tensor([task_of[t.prompt_id] for t in members], dtype=torch.int64),
+    )
