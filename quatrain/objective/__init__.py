@@ -1,0 +1,41 @@
+"""The four lines of a policy gradient, and how they make a method."""
+
+from quatrain.objective.advantages import GAE, Accepted, One, Relative, StayClose
+from quatrain.objective.denominators import Current, GeometricMean, Old
+from quatrain.objective.likelihoods import Sequence, Token
+from quatrain.objective.masks import Cap, Clip, Everywhere
+from quatrain.objective.method import Bound, EntropyBonus, Factors, Method, Term, ValueLoss, Weights, difference
+from quatrain.objective.part import Part, View, describe, signature
+from quatrain.objective.reductions import Constant, PerGroup, PerSequence, PerToken
+
+__all__ = [
+    "GAE",
+    "Accepted",
+    "Bound",
+    "Cap",
+    "Clip",
+    "Constant",
+    "Current",
+    "EntropyBonus",
+    "Everywhere",
+    "Factors",
+    "GeometricMean",
+    "Method",
+    "Old",
+    "One",
+    "Part",
+    "PerGroup",
+    "PerSequence",
+    "PerToken",
+    "Relative",
+    "Sequence",
+    "StayClose",
+    "Term",
+    "Token",
+    "ValueLoss",
+    "View",
+    "Weights",
+    "describe",
+    "difference",
+    "signature",
+]

@@ -1,0 +1,65 @@
+"""Line 2, the reference-policy denominator: what the action's probability is measured against.
+
+A denominator is called with the view and returns log π_ref [B, T]; the term's ratio is exp(log π_θ − log π_ref), without gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from quatrain.objective.part import Scope, View
+
+
+@dataclass(frozen=True)
+class Current:
+    """The current policy itself: the ratio is 1 and the weight is the advantage.
+
+        π_ref = π_θ
+
+    Source: arXiv:2509.04419, table 1 (SFT, REINFORCE).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return view.current()
+
+
+@dataclass(frozen=True)
+class Old:
+    """The policy at the start of the update, token by token.
+
+        r = π_θ(yₜ) / π_old(yₜ)
+
+    Source: arXiv:1707.06347, eq. 6.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_old"})
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_old is not None
+        return view.batch.logp_old
+
+
+@dataclass(frozen=True)
+class GeometricMean:
+    """The policy at the start of the update, by the geometric mean over the sequence: one ratio for all its tokens.
+
+        r = (π_θ(y) / π_old(y))^(1/|y|)
+
+    Source: arXiv:2507.18071 (GSPO), eq. 7.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_old"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_old is not None
+        logp = view.current()
+        return logp - view.mean(logp - view.batch.logp_old)

@@ -1,0 +1,116 @@
+"""What a part is, and what it reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from quatrain.types import Batch
+
+Scope = Literal["token", "sequence", "group", "batch"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a part reads: the rows of a batch that its term is about, and the current log-probabilities.
+
+    Rows that the term is not about have no actions here.
+    """
+
+    batch: Batch
+    action: Bool[Tensor, "B T"]
+    """True where the term counts an action."""
+    logp: Float[Tensor, "B T"] | None
+    """log π_θ without gradient; None while the parts that do not read it are evaluated."""
+
+    @property
+    def length(self) -> Float[Tensor, "B 1"]:
+        """Number of actions of each sequence, at least 1 so that one may divide by it."""
+        return self.action.sum(1, keepdim=True).clamp(min=1).to(torch.float64)
+
+    @property
+    def included(self) -> Bool[Tensor, "B"]:
+        """True for the sequences with an action."""
+        return self.action.any(1)
+
+    def current(self) -> Float[Tensor, "B T"]:
+        """log π_θ, for a part that reads it."""
+        assert self.logp is not None, "a part that reads log π_θ must say live = True"
+        return self.logp
+
+    def group(self) -> tuple[Int[Tensor, "B"], int]:
+        """The number of each sequence's group, from 0 and without gaps, and how many groups have an action."""
+        assert self.batch.prompt_id is not None
+        key = torch.where(self.included, self.batch.prompt_id, -1)
+        values, index = torch.unique(key, return_inverse=True)
+        return index, int((values != -1).sum())
+
+    def mean(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
+        """The mean of `value` over the actions of each sequence."""
+        return value.where(self.action, 0).sum(1, keepdim=True) / self.length.to(value.dtype)
+
+
+@runtime_checkable
+class Part(Protocol):
+    """A frozen dataclass whose fields are its hyper-parameters and whose ``__call__`` is its equation."""
+
+    needs: ClassVar[frozenset[str]]
+    """Fields of the Batch that it reads besides ``action``."""
+    scope: ClassVar[Scope]
+    """How much of a batch one value depends on; a batch is only cut between such units."""
+
+
+def signature(part: Any) -> str:
+    """``Clip(low=0.2, high=0.28)``: a part with all its numbers."""
+    if not is_dataclass(part):
+        return repr(part)
+    inner = ", ".join(f"{f.name}={_show(getattr(part, f.name))}" for f in fields(part))
+    return f"{type(part).__name__}({inner})"
+
+
+def _show(value: Any) -> str:
+    return signature(value) if is_dataclass(value) else f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A part's docstring, taken apart."""
+
+    summary: str
+    formula: str
+    source: str
+
+
+def describe(part: Any) -> Description:
+    """The first paragraph, the indented formula and the ``Source:`` line of a part's docstring."""
+    summary: list[str] = []
+    formula: list[str] = []
+    source: list[str] = []
+    taking = summary
+    for line in (inspect.getdoc(type(part)) or "").splitlines():
+        if line.startswith("Source:"):
+            taking = source
+            line = line.removeprefix("Source:")
+        elif line.startswith("    ") and taking is not source:
+            taking = formula
+        elif not line.strip():
+            taking = summary if taking is summary and not summary else []
+            continue
+        taking.append(line.strip())
+    return Description(" ".join(summary), "\n".join(formula), " ".join(source).strip())
+
+
+def numbers(part: Any) -> Iterator[tuple[str, Any]]:
+    """Every hyper-parameter of a part by dotted name, those of nested parts included."""
+    for item in fields(part):
+        value = getattr(part, item.name)
+        if is_dataclass(value):
+            yield from ((f"{item.name}.{name}", inner) for name, inner in numbers(value))
+        else:
+            yield item.name, value

@@ -1,0 +1,85 @@
+"""How the actions of a batch are added up: each reduction gives every action its share.
+
+A reduction is called with the view and the number of actions that each sequence has under the term's likelihood ([B, 1], 0 where a
+sequence has none) and returns a coefficient [B, 1]. It counts what the whole minibatch holds, so no split into
+micro-batches changes a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quatrain.objective.part import Scope, View
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """Every action of the minibatch counts the same.
+
+        c = 1 / Σᵢ|yᵢ|
+
+    Source: arXiv:2503.14476 (DAPO), eq. 8, whose sum runs over a group; implementations take it over the minibatch, as here.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        return torch.ones_like(actions) / actions.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class PerSequence:
+    """Every sequence counts the same: the mean over its actions, then over sequences.
+
+        c = 1 / (B·|yᵢ|)
+
+    Source: arXiv:2402.03300 (GRPO), eq. 3.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        return 1 / (actions.clamp(min=1) * view.included.sum().clamp(min=1))
+
+
+@dataclass(frozen=True)
+class PerGroup:
+    """Every group counts the same: the mean over all actions of the group, then over groups.
+
+        c = 1 / (P·Σ_{i in group}|yᵢ|)
+
+    Source: arXiv:2503.14476 (DAPO), eq. 8 as printed.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompt_id"})
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        index, groups = view.group()
+        totals = torch.zeros_like(actions[:, 0]).index_add(0, index, actions[:, 0])
+        return 1 / (totals[index].clamp(min=1) * max(groups, 1))[:, None]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The sum over a sequence's actions divided by a constant, then the mean over sequences: no bias by length.
+
+        c = 1 / (B·tokens)
+
+    Source: arXiv:2503.20783 (Dr. GRPO), section 3.2; with tokens = 1 its equation, with the generation budget its code.
+    """
+
+    tokens: float = 1.0
+    """The divisor in the place of each answer's length."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        return torch.ones_like(actions) / (view.included.sum().clamp(min=1) * self.tokens)
