@@ -1,0 +1,73 @@
+"""Attention over a forest, for any Hugging Face model that lets its attention function be chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+NAME = "quatrain_folded"
+
+
+def folded_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention in which query heads that share a key head are laid out as further queries.
+
+    Keys and values are read as they lie in the cache; copying them for each query head, as grouped-query attention is usually
+    written, would move several times the memory.
+
+    Args:
+        query: [1, H, Q, d]. key, value: [1, K, S, d], K dividing H.
+        attention_mask: [1, 1, Q, S], True where a query sees a key.
+    """
+    if attention_mask is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError(f"{type(module).__name__} asks for an attention that a forest of sequences does not have")
+    batch, heads, queries, width = query.shape
+    folds = heads // key.shape[1]
+    folded = query.reshape(batch, key.shape[1], folds * queries, width)
+    mask = attention_mask.repeat(1, 1, folds, 1)
+    out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    return out.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, folded_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def mask_for(config: Any, sees: Tensor, distance: Tensor) -> Tensor | dict[str, Tensor]:
+    """The attention mask of a model with `config`.
+
+    Args:
+        sees: [Q, S] bool, True where a query may attend to a key.
+        distance: [Q, S] how many tokens lie between them, for the layers whose attention slides over a window.
+    """
+    full = sees[None, None]
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not window or kinds == {"full_attention"}:
+        return full
+    sliding = full & (distance < window)[None, None]
+    if kinds == {"full_attention", "sliding_attention"}:
+        return {"full_attention": full, "sliding_attention": sliding}
+    return sliding
+
+
+def supports(kinds: set[str]) -> bool:
+    """Whether layers of these kinds can run over a forest."""
+    return kinds <= {"full_attention", "sliding_attention"}
+
+
+def dense_distance(query_position: Tensor, key_position: Tensor) -> Tensor:
+    """[Q, S] how far each key lies behind each query."""
+    return query_position[:, None] - key_position[None, :]

@@ -1,0 +1,210 @@
+"""A Hugging Face causal language model as a policy: it scores forests of tokens, and it is what is trained."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from quatrain.config import ConfigError, LoraConfig
+from quatrain.policies import attention
+from quatrain.policies.forest import Forest, plant
+
+AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+"""How far, in total variation, distributions over a forest may be from the model's own forward pass, by dtype; 0.1 in half precision."""
+
+
+class CausalLM:
+    """A model, its tokenizer and, where a method learns one, its critic (a linear head on the last hidden state)."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        lora: LoraConfig | None = None,
+        critic: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        kinds = set(getattr(model.config, "layer_types", None) or ())
+        if not attention.supports(kinds):
+            raise ConfigError(
+                f"the model {model.config.name_or_path!r} has layers of kind {sorted(kinds)}; only softmax attention, full or "
+                "over a sliding window, can share what sequences have in common: choose another model"
+            )
+        _remove_dropout(model)
+        _check_forest(model)
+        model.set_attn_implementation(attention.NAME)
+        self.tokenizer = tokenizer
+        self.base = model
+        self.decoder: nn.Module = model.get_decoder()
+        self.head: nn.Module = model.get_output_embeddings()
+        self.peft: peft.PeftModel | None = None
+        if lora is not None:
+            settings = peft.LoraConfig(
+                r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+            )
+            self.peft = peft.get_peft_model(model, settings)  # type: ignore[assignment]
+            self.head = model.get_output_embeddings()
+        self.critic = nn.Linear(self.width, 1, device=self.device, dtype=torch.float32) if critic else None
+        if self.critic is not None:
+            nn.init.zeros_(self.critic.weight)
+            nn.init.zeros_(self.critic.bias)
+        model.train(gradient_checkpointing)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    @property
+    def width(self) -> int:
+        """D, the width of a hidden state."""
+        return self.base.get_input_embeddings().weight.shape[1]
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a sequence."""
+        return getattr(self.base.config, "max_position_embeddings", None) or 1 << 30
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        ends = self.base.generation_config.eos_token_id if self.base.generation_config else None
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained."""
+        yield from ((name, p) for name, p in self.base.named_parameters() if p.requires_grad)
+        if self.critic is not None:
+            yield from ((f"critic.{name}", p) for name, p in self.critic.named_parameters())
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "Q"],
+        position: Int[Tensor, "Q"],
+        sees: Bool[Tensor, "Q S"],
+        key_position: Int[Tensor, "S"],
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "Q D"]:
+        """The last hidden state of each token, where token q sees the keys of ``sees[q]``; without a cache the keys are the tokens."""
+        distance = attention.dense_distance(position, key_position)
+        mask = attention.mask_for(self.base.config, sees, distance)
+        out = self.decoder(
+            input_ids=tokens[None],
+            position_ids=position[None],
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return out.last_hidden_state[0]
+
+    def hidden_of(self, forest: Forest) -> Float[Tensor, "N D"]:
+        """The last hidden state of each node."""
+        tokens, position, sees = (x.to(self.device) for x in (forest.tokens, forest.position, forest.sees()))
+        return self.hidden(tokens, position, sees, position)
+
+    def logits(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
+        """Unnormalized log-probabilities of the next token, in float32 or better."""
+        logits = self.head(hidden)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def value(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R"]:
+        """The critic's value of the state that `hidden` ends."""
+        assert self.critic is not None
+        return self.critic(hidden.to(self.critic.weight.dtype))[:, 0]
+
+    def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which the policy is the model that LoRA started from."""
+        assert self.peft is not None
+        return self.peft.disable_adapter()
+
+    def save(self, folder: Path) -> None:
+        """Write weights and tokenizer as `from_pretrained` reads them; a LoRA policy writes its adapter."""
+        _loadable(self.peft if self.peft is not None else self.base).save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        if self.critic is not None:
+            save_file({k: v.contiguous() for k, v in self.critic.state_dict().items()}, folder / "critic.safetensors")
+
+    def export(self, folder: Path) -> None:
+        """Write a whole model that needs nothing else: LoRA is merged into it."""
+        if self.peft is None:
+            return self.save(folder)
+        self.peft.merge_adapter()
+        try:
+            state = {
+                name.replace(".base_layer", ""): value
+                for name, value in self.base.state_dict().items()
+                if ".lora_" not in name
+            }
+            _loadable(self.base).save_pretrained(folder, state_dict=state, safe_serialization=True)
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            self.peft.unmerge_adapter()
+        return None
+
+    def load(self, folder: Path) -> None:
+        """Read back, to the bit, what `save` wrote."""
+        if self.peft is not None:
+            weights = load_file(folder / "adapter_model.safetensors")
+            peft.set_peft_model_state_dict(self.peft, weights)
+        else:
+            weights = {k: v for file in sorted(folder.glob("model*.safetensors")) for k, v in load_file(file).items()}
+            own = dict(self.base.named_parameters())
+            with torch.no_grad():
+                for name, value in weights.items():
+                    own[name].copy_(value)
+        if self.critic is not None:
+            self.critic.load_state_dict(load_file(folder / "critic.safetensors"))
+
+
+def _loadable(model: Any) -> Any:
+    """`model` without the name of our attention in what it saves."""
+    model.config._attn_implementation_internal = attention.NAME
+    return model
+
+
+def _remove_dropout(model: nn.Module) -> None:
+    """A policy must act and be scored alike; dropout would make the two differ."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+
+
+@torch.no_grad()
+def _check_forest(model: PreTrainedModel) -> None:
+    """Compare the distributions over a small forest with the model's own; a model that cannot be run so is refused."""
+    tokens = torch.arange(3, 11) % model.get_input_embeddings().weight.shape[0]
+    sequences = [tokens, torch.cat([tokens[:4], tokens.flip(0)])]
+    model.eval()
+    own = [torch.softmax(model(s[None].to(model.device)).logits[0].double(), -1) for s in sequences]
+    kept = model.config._attn_implementation
+    model.set_attn_implementation(attention.NAME)
+    forest = plant(sequences)
+    position = forest.position.to(model.device)
+    mask = attention.mask_for(model.config, forest.sees().to(model.device), attention.dense_distance(position, position))
+    inputs = {"input_ids": forest.tokens[None].to(model.device), "position_ids": position[None], "attention_mask": mask}
+    hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
+    probability = torch.softmax(model.get_output_embeddings()(hidden).double(), -1)
+    model.set_attn_implementation(kept)
+    for sequence, path, expected in zip(sequences, forest.path, own, strict=True):
+        error = (probability[path[: len(sequence)]] - expected).abs().sum(-1).max().item() / 2
+        limit = AGREEMENT.get(model.dtype, 0.1)
+        if not error <= limit:
+            raise ConfigError(
+                f"the model {model.config.name_or_path!r} gives other probabilities when shared beginnings are computed once "
+                f"(difference {error:.2g}, allowed {limit:g}): its attention or its output head is of a kind that is not supported"
+            )
