@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -61,17 +64,22 @@ def check(config: ModelConfig) -> None:
 
 
 def _check_hub(config: ModelConfig) -> None:
+    """A name that is no folder must be a model that was downloaded before or that the hub knows."""
+    folders = [str(p.parent) for p in Path().glob("*/config.json")]
+    way_out = f"there is no such folder, nor a model of that name on the hub; {nearest(config.name, [*SHORT_NAMES, *folders])}"
     looks_like_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
+    misspelt = "/" not in config.name and difflib.get_close_matches(config.name, SHORT_NAMES, cutoff=0.7)
+    if looks_like_path or misspelt:
+        raise ConfigError(f"cannot find the model {config.name!r}: {way_out}")
     try:
-        if looks_like_path:
-            raise OSError
+        if not isinstance(try_to_load_from_cache(config.name, "config.json"), str):
+            HfApi().model_info(config.name, timeout=5)
         AutoConfig.from_pretrained(config.name, trust_remote_code=config.trust_remote_code)
     except Exception as error:
         if "trust_remote_code" in str(error):
             way_out = "it ships code of its own, which runs only with --set model.trust_remote_code=true"
-        else:
-            folders = [str(p.parent) for p in Path().glob("*/config.json")]
-            way_out = f"no such folder, nor a model on the hub that can be reached; {nearest(config.name, [*SHORT_NAMES, *folders])}"
+        elif not isinstance(error, RepositoryNotFoundError | HFValidationError):
+            way_out = f"there is no such folder, and the hub cannot be reached; {nearest(config.name, [*SHORT_NAMES, *folders])}"
         raise ConfigError(f"cannot find the model {config.name!r}: {way_out}") from None
 
 

@@ -1,0 +1,280 @@
+"""The embedded engine: continuous batching over a forest of prompts, on the policy's own weights.
+
+Every pass computes some new tokens: prompt tokens that nobody computed yet, and the last token of each answer that is being
+written. Keys and values lie in slots. A slot belongs either to a node of the forest of prompts, and is then seen by
+everything below that node, or to one answer. So what prompts share is computed and stored once, answers start from their prompt's
+last node, and a freed slot is at once the next token's.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache, DynamicLayer
+
+from quatrain.policies import CausalLM, Forest, plant
+from quatrain.rollouts.sampling import Sampling, draw
+
+Finish = Literal["end", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer to write. What it says depends on `seed`, and not on what else is being written."""
+
+    tokens: Int[Tensor, "T"]
+    """The prompt; at least one token."""
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answer: what was drawn, and its log-probabilities under the distributions it was drawn from."""
+
+    tokens: Int[Tensor, "A"]
+    logp: Float[Tensor, "A"]
+    text: str
+    """Cut before the stop string or the end token."""
+    finish: Finish
+    """An end token, a stop string, or the limit of tokens."""
+
+
+class Engine(Protocol):
+    """What writes answers. Results come in the order of the requests."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]: ...
+
+
+class TorchEngine:
+    """The engine that needs nothing but the policy."""
+
+    def __init__(self, policy: CausalLM, *, max_sequences: int = 64, tokens_per_pass: int = 2048) -> None:
+        self.policy = policy
+        self.max_sequences = max_sequences
+        self.tokens_per_pass = tokens_per_pass
+
+    @torch.no_grad()
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Write an answer to each request. At most `max_sequences` are written at once; the others wait for a free place."""
+        if not requests:
+            return []
+        return _Generation(self, requests, sampling).run()
+
+
+@dataclass
+class _Answer:
+    """One answer that is being written."""
+
+    request: int
+    leaf: int
+    """The node of the prompt's last token."""
+    start: int
+    """Position of its first token."""
+    uniform: Float[Tensor, "A"]
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+class _Generation:
+    """One call of `generate`: the forest of its prompts, the slots, and who is writing."""
+
+    def __init__(self, engine: TorchEngine, requests: Sequence[Request], sampling: Sampling) -> None:
+        self.engine, self.policy, self.requests, self.sampling = engine, engine.policy, requests, sampling
+        self.forest: Forest = plant([request.tokens for request in requests])
+        self.leaf = [int(self.forest.path[i, len(r.tokens) - 1]) for i, r in enumerate(requests)]
+        self.waiting = sorted(range(len(requests)), key=lambda i: self.leaf[i], reverse=True)
+        self.users = torch.zeros(len(self.forest), dtype=torch.int64)  # unfinished requests below each node
+        for path in self.forest.path:
+            self.users[path[path >= 0]] += 1
+        self.slot_of: dict[int, int] = {}
+        self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
+        self.slots = _Slots(self.policy)
+        self.writing: list[_Answer] = []
+        self.done: dict[int, Completion] = {}
+
+    def run(self) -> list[Completion]:
+        while self.waiting or self.writing:
+            started = self._admit()
+            continuing = [answer for answer in self.writing if answer.tokens]
+            last = self._forward(self._missing(started), continuing)
+            for answer in started:
+                last[answer.request] = self.hidden[answer.leaf]
+            self._extend(self.writing, torch.stack([last[answer.request] for answer in self.writing]))
+            self._retire()
+        return [self.done[i] for i in range(len(self.requests))]
+
+    def _admit(self) -> list[_Answer]:
+        """Give the free places to waiting requests, neighbours in the forest first."""
+        started = []
+        while self.waiting and len(self.writing) < self.engine.max_sequences:
+            index = self.waiting.pop()
+            request = self.requests[index]
+            uniform = np.random.Generator(np.random.Philox(np.random.SeedSequence(request.seed))).random(self.sampling.max_tokens)
+            started.append(_Answer(index, self.leaf[index], len(request.tokens), torch.from_numpy(uniform)))
+            self.writing.append(started[-1])
+        return started
+
+    def _missing(self, started: Sequence[_Answer]) -> list[int]:
+        """The nodes, parents first, that the prompts of `started` need and that are not computed."""
+        need: set[int] = set()
+        for answer in started:
+            path = self.forest.path[answer.request]
+            need.update(path[path >= 0].tolist())
+        return sorted(need - self.slot_of.keys())
+
+    def _forward(self, nodes: Sequence[int], answers: Sequence[_Answer]) -> dict[int, Float[Tensor, "D"]]:
+        """Compute new nodes and the last token of each answer; returns the last hidden state by request."""
+        size = self.engine.tokens_per_pass
+        leaves = {answer.leaf for answer in self.writing}
+        for first in range(0, len(nodes) - size, size):
+            self._pass(nodes[first : first + size], [], leaves)
+        rest = len(nodes) % size or min(len(nodes), size)
+        return self._pass(nodes[len(nodes) - rest :], answers, leaves)
+
+    def _pass(self, nodes: Sequence[int], answers: Sequence[_Answer], leaves: set[int]) -> dict[int, Float[Tensor, "D"]]:
+        if not nodes and not answers:
+            return {}
+        index = torch.tensor(nodes, dtype=torch.int64)
+        tokens = torch.cat([self.forest.tokens[index], torch.tensor([a.tokens[-1] for a in answers], dtype=torch.int64)])
+        written = torch.tensor([a.start + len(a.tokens) - 1 for a in answers], dtype=torch.int64)
+        position = torch.cat([self.forest.position[index], written])
+        node = torch.cat([index, torch.tensor([a.leaf for a in answers], dtype=torch.int64)])
+        owner = torch.cat([torch.full_like(index, -1), torch.tensor([a.request for a in answers], dtype=torch.int64)])
+        slots = self.slots.take(
+            first=torch.where(owner < 0, node, _NOBODY),
+            end=torch.cat([self.forest.end[index], torch.zeros(len(answers), dtype=torch.int64)]),
+            owner=owner,
+            position=position,
+        )
+        hidden = self.slots.forward(tokens, position, node, owner)
+        self.slot_of.update(zip(nodes, slots, strict=False))
+        for answer, slot in zip(answers, slots[len(nodes) :], strict=True):
+            answer.slots.append(slot)
+        self.hidden.update((n, hidden[i]) for i, n in enumerate(nodes) if n in leaves)
+        return {answer.request: hidden[len(nodes) + i] for i, answer in enumerate(answers)}
+
+    def _extend(self, answers: Sequence[_Answer], hidden: Float[Tensor, "R D"]) -> None:
+        """Draw the next token of each answer."""
+        uniform = torch.stack([answer.uniform[len(answer.tokens)] for answer in answers])
+        token, logp = draw(self.policy.logits(hidden), uniform.to(hidden.device), self.sampling)
+        for answer, t, p in zip(answers, token.tolist(), logp.tolist(), strict=True):
+            answer.tokens.append(t)
+            answer.logp.append(p)
+
+    def _retire(self) -> None:
+        """Finish the answers that ended, and free what nobody needs any more."""
+        writing = []
+        for answer in self.writing:
+            finish = self._finished(answer)
+            if finish is None:
+                writing.append(answer)
+                continue
+            self.done[answer.request] = Completion(
+                torch.tensor(answer.tokens), torch.tensor(answer.logp), self._text(answer, finish), finish
+            )
+            self.slots.free(answer.slots)
+            path = self.forest.path[answer.request]
+            path = path[path >= 0]
+            self.users[path] -= 1
+            unused = path[self.users[path] == 0].tolist()
+            self.slots.free(self.slot_of.pop(node) for node in unused)
+            if answer.leaf in unused:
+                del self.hidden[answer.leaf]
+        self.writing = writing
+
+    def _finished(self, answer: _Answer) -> Finish | None:
+        if answer.tokens[-1] in self.policy.end_tokens:
+            return "end"
+        if self.sampling.stop:
+            longest = max(map(len, self.sampling.stop))
+            tail = self.policy.tokenizer.decode(answer.tokens[-longest - 4 :])
+            if any(stop in tail for stop in self.sampling.stop):
+                return "stop"
+        return "length" if len(answer.tokens) >= self.sampling.max_tokens else None
+
+    def _text(self, answer: _Answer, finish: Finish) -> str:
+        tokens = answer.tokens[:-1] if finish == "end" else answer.tokens
+        text: str = self.policy.tokenizer.decode(tokens)
+        cuts = [text.index(stop) for stop in self.sampling.stop if stop in text]
+        return text[: min(cuts)] if cuts else text
+
+
+_NOBODY = torch.iinfo(torch.int64).max
+
+
+class _Slots:
+    """Places for keys and values, and who may see them."""
+
+    GROWTH = 512
+
+    def __init__(self, policy: CausalLM) -> None:
+        self.policy = policy
+        self.cache = _SlotCache()
+        self.unused: list[int] = []
+        self.taken: list[int] = []
+        self.marks = torch.empty(4, 0, dtype=torch.int64)  # first, end: nodes that see it; owner: answer that sees it; position
+
+    def take(self, *, first: Tensor, end: Tensor, owner: Tensor, position: Tensor) -> list[int]:
+        """A slot for each new token; the lowest free ones, so that what is attended to stays short."""
+        while len(self.unused) < len(first):
+            size = self.marks.shape[1]
+            grown = torch.tensor([_NOBODY, 0, -2, 0])[:, None].expand(4, self.GROWTH)
+            self.marks = torch.cat([self.marks, grown], 1)
+            for slot in range(size, size + self.GROWTH):
+                heapq.heappush(self.unused, slot)
+        self.taken = [heapq.heappop(self.unused) for _ in range(len(first))]
+        self.marks[:, self.taken] = torch.stack([first, end, owner, position])
+        return self.taken
+
+    def free(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self.marks[:, slot] = torch.tensor([_NOBODY, 0, -2, 0])
+            heapq.heappush(self.unused, slot)
+
+    def forward(self, tokens: Tensor, position: Tensor, node: Tensor, owner: Tensor) -> Float[Tensor, "Q D"]:
+        """The last hidden states of new tokens, whose keys go into the slots that were just taken."""
+        used = int((self.marks[2] != -2).nonzero().max()) + 1
+        first, end, owners, positions = self.marks[:, :used]
+        sees = (first <= node[:, None]) & (node[:, None] < end) | ((owners == owner[:, None]) & (owner >= 0)[:, None])
+        device = self.policy.device
+        self.cache.write_to(torch.tensor(self.taken, device=device), used, self.marks.shape[1])
+        inputs = (x.to(device) for x in (tokens, position, sees, positions))
+        return self.policy.hidden(*inputs, cache=self.cache)
+
+
+class _SlotCache(Cache):
+    """Keys and values of every layer, [1, K, slots, d], written at chosen slots and read as one."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+        self.stored: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write_to(self, slots: Int[Tensor, "Q"], used: int, capacity: int) -> None:
+        """Where the next pass writes, and how many slots it reads."""
+        self.slots, self.used, self.capacity = slots, used, capacity
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        both = self.stored.get(layer_idx)
+        if both is None or both[0].shape[2] < self.capacity:
+            both = tuple(self._grown(old, new) for old, new in zip(both or (None, None), (key_states, value_states), strict=True))
+            self.stored[layer_idx] = both
+        for store, new in zip(both, (key_states, value_states), strict=True):
+            store.index_copy_(2, self.slots, new)
+        return both[0][:, :, : self.used], both[1][:, :, : self.used]
+
+    def _grown(self, old: Tensor | None, new: Tensor) -> Tensor:
+        out = new.new_zeros(*new.shape[:2], self.capacity, new.shape[3])
+        if old is not None:
+            out[:, :, : old.shape[2]] = old
+        return out
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
