@@ -29,10 +29,14 @@ def folded_attention(
 
     Args:
         query: [1, H, Q, d]. key, value: [1, K, S, d], K dividing H.
-        attention_mask: [1, 1, Q, S], True where a query sees a key.
+        attention_mask: [1, 1, Q, S], True where a query sees a key; None is plain causal attention, with any batch size.
     """
-    if attention_mask is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError(f"{type(module).__name__} asks for an attention that a forest of sequences does not have")
+    if attention_mask is None:
+        causal = query.shape[2] > 1
+        out = scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scaling, enable_gqa=True)
+        return out.transpose(1, 2).contiguous(), None
     batch, heads, queries, width = query.shape
     folds = heads // key.shape[1]
     folded = query.reshape(batch, key.shape[1], folds * queries, width)

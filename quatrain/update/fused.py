@@ -1,0 +1,129 @@
+"""The one fused operation: hidden states → log π, entropy and values → weights → gradient.
+
+The tokens × vocabulary logits never exist: the head meets at most ``head_rows`` hidden states at once, first to score them, then, when
+the weights are known, to take their gradient. If all rows fit in one go, nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from quatrain.policies import CausalLM, Forest
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is scored of a forest: K of its nodes, each as the next token of its parent. Sorted by row."""
+
+    rows: Int[Tensor, "R"]
+    """The distinct parents: hidden states that meet the vocabulary."""
+    row: Int[Tensor, "K"]
+    """The row of each target."""
+    token: Int[Tensor, "K"]
+    index: Int[Tensor, "B T"]
+    """The target of each action of each sequence; -1 elsewhere."""
+
+    @staticmethod
+    def of(forest: Forest, action: Tensor) -> Targets:
+        """The nodes that are an action of some sequence; the first token of a sequence cannot be one."""
+        acted = torch.zeros(len(forest), dtype=torch.bool)
+        acted[forest.path[action]] = True
+        nodes = acted.nonzero()[:, 0]
+        if (forest.parent[nodes] < 0).any():
+            raise ValueError("the first token of a sequence is an action, and nothing comes before it to predict it from")
+        rows, row = torch.unique(forest.parent[nodes], return_inverse=True)
+        order = torch.argsort(row, stable=True)
+        number = torch.full((len(forest),), -1)
+        number[nodes[order]] = torch.arange(len(nodes))
+        index = torch.full_like(forest.path, -1)
+        index[action] = number[forest.path[action]]
+        return Targets(rows, row[order], forest.tokens[nodes[order]], index)
+
+    def to(self, device: torch.device) -> Targets:
+        return Targets(*(x.to(device) for x in (self.rows, self.row, self.token, self.index)))
+
+    def spread(self, value: Float[Tensor, "K"]) -> Float[Tensor, "B T"]:
+        """Values of targets laid out over sequences, 0 where there is no action."""
+        return value[self.index.clamp(min=0)].where(self.index >= 0, 0) if len(value) else torch.zeros_like(self.index, dtype=value.dtype)
+
+    def gather(self, weight: Float[Tensor, "B T"]) -> Float[Tensor, "K"]:
+        """The sum of the weights of all actions that are the same target."""
+        acts = self.index >= 0
+        return torch.zeros(len(self.token), dtype=weight.dtype, device=weight.device).index_add(0, self.index[acts], weight[acts])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of each target: log π, the entropy of the distribution it was taken from, and the critic's value of the state."""
+
+    logp: Float[Tensor, "K"]
+    entropy: Float[Tensor, "K"]
+    value: Float[Tensor, "K"] | None
+
+
+Weigh = Callable[[Scores], Scores]
+"""From scores without gradient to −∂L/∂score of each, in the same layout."""
+
+
+def score(
+    policy: CausalLM, hidden: Float[Tensor, "N D"], targets: Targets, *, temperature: float, head_rows: int, weigh: Weigh | None = None
+) -> Scores:
+    """The scores of `targets`, without gradient; with `weigh`, the gradient Σ w ∇score is also added to all parameters.
+
+    Args:
+        hidden: with its graph, if `weigh` is given.
+        temperature: π is the softmax of the logits divided by it.
+        head_rows: most hidden states that meet the vocabulary at once.
+    """
+    leaf = hidden.detach().requires_grad_(weigh is not None)
+    chunks = list(_chunks(targets, head_rows))
+    keep = weigh is not None and len(chunks) == 1
+    with torch.set_grad_enabled(keep):
+        parts = [_score_chunk(policy, leaf, targets, chunk, temperature) for chunk in chunks]
+    if not parts:
+        empty = leaf.new_zeros(0)
+        return Scores(empty, empty, empty)
+    value = torch.cat([p.value.detach() for p in parts if p.value is not None]) if policy.critic is not None else None
+    scores = Scores(torch.cat([p.logp.detach() for p in parts]), torch.cat([p.entropy.detach() for p in parts]), value)
+    if weigh is not None:
+        weights = weigh(scores)
+        for i, chunk in enumerate(chunks):
+            part = parts[i] if keep else _score_chunk(policy, leaf, targets, chunk, temperature)
+            _surrogate(part, weights, chunk).backward()
+        if leaf.grad is not None:
+            hidden.backward(leaf.grad)
+    return scores
+
+
+def _chunks(targets: Targets, head_rows: int) -> Iterator[tuple[slice, slice]]:
+    """(rows, targets) of each go of the head."""
+    for first in range(0, len(targets.rows), head_rows):
+        last = min(first + head_rows, len(targets.rows))
+        bounds = torch.searchsorted(targets.row, torch.tensor([first, last], device=targets.row.device)).tolist()
+        yield slice(first, last), slice(*bounds)
+
+
+def _score_chunk(policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[slice, slice], temperature: float) -> Scores:
+    rows, members = chunk
+    row = targets.row[members] - rows.start
+    state = leaf[targets.rows[rows]]
+    logp = torch.log_softmax(policy.logits(state) / temperature, -1)
+    entropy = -(logp.exp() * logp).sum(-1)
+    value = policy.value(state)[row] if policy.critic is not None else None
+    return Scores(logp[row, targets.token[members]], entropy[row], value)
+
+
+def _surrogate(part: Scores, weights: Scores, chunk: tuple[slice, slice]) -> Tensor:
+    """A scalar whose gradient is −Σ w ∇score; its value means nothing."""
+    members = chunk[1]
+    total = -(weights.logp[members].detach() * part.logp).sum()
+    if weights.entropy.any():
+        total = total - (weights.entropy[members].detach() * part.entropy).sum()
+    if part.value is not None and weights.value is not None:
+        total = total - (weights.value[members].detach() * part.value).sum()
+    return total

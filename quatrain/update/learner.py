@@ -1,0 +1,268 @@
+"""One batch of rollouts into new weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quatrain.config import UpdateConfig
+from quatrain.objective import Bound, Method, Weights
+from quatrain.policies import CausalLM, partition, plant
+from quatrain.types import Batch
+from quatrain.update.fused import Scores, Targets, score
+from quatrain.update.reference import Reference
+
+
+class TooManyBadSteps(RuntimeError):
+    """Several updates in a row had a gradient that is not finite."""
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """Scores of a batch, [B, T], 0 where there is no action."""
+
+    logp: Float[Tensor, "B T"]
+    entropy: Float[Tensor, "B T"]
+    value: Float[Tensor, "B T"] | None
+
+
+class Learner:
+    """The policy's weights, their optimizer, and the method that says where they go."""
+
+    def __init__(
+        self,
+        policy: CausalLM,
+        method: Method,
+        config: UpdateConfig,
+        *,
+        steps: int,
+        temperature: float = 1.0,
+        reference: Reference | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`steps` are those of the run, `temperature` is that of the rollouts: acting and learning are about one distribution."""
+        self.policy, self.method, self.config = policy, method, config
+        self.reference, self.temperature, self.seed = reference, temperature or 1.0, seed
+        self.total_updates = steps * config.epochs * config.minibatches
+        named = list(policy.named_parameters())
+        decayed = [p for _, p in named if p.ndim > 1]
+        plain = [p for _, p in named if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+        )
+        self.updates = 0
+        """Optimizer steps taken or skipped so far; the policy's version."""
+        self.bad_in_a_row = 0
+        self.skipped = 0
+
+    def learn(self, batch: Batch, step: int) -> dict[str, float]:
+        """All epochs and minibatches of one batch; returns their mean metrics.
+
+        Raises:
+            TooManyBadSteps: after ``max_bad_steps`` skipped updates in a row.
+        """
+        batch = batch.to(self.policy.device)
+        collected: list[dict[str, float]] = []
+        if batch.action is not None and batch.action.any():
+            batch = self.prepare(batch)
+            collected = [self.update(self.method.bind(part)) for part in self.minibatches(batch, step)]
+        else:
+            self.updates += self.config.epochs * self.config.minibatches
+        names = dict.fromkeys(name for metrics in collected for name in metrics)
+        mean = {name: float(np.mean([m[name] for m in collected if name in m])) for name in names}
+        return mean | {"update/lr": self.lr(), "update/skipped": float(self.skipped), "version": float(self.updates)}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Fill in the policies that the method needs and that only a forward pass can tell, each with one pass."""
+        needs = self.method.needs
+        changes: dict[str, Tensor | None] = {}
+        if "logp_ref" in needs:
+            assert self.reference is not None
+            with self.reference.active() as reference:
+                changes["logp_ref"] = self.score(batch, reference).logp
+        several = self.config.epochs * self.config.minibatches > 1
+        if "values" in needs or ("logp_old" in needs and several):
+            scores = self.score(batch, self.policy)
+            changes["logp_old"], changes["values"] = scores.logp, scores.value
+        elif "logp_old" in needs:  # a single update: its own forward pass tells, and replaces this
+            changes["logp_old"] = torch.zeros_like(batch.action, dtype=torch.float32)
+        return batch.replace(**changes)
+
+    def minibatches(self, batch: Batch, step: int) -> Iterator[Batch]:
+        """Each epoch goes through the groups in another order; a group is never split."""
+        config = self.config
+        if config.minibatches == 1:
+            yield from [batch] * config.epochs
+            return
+        assert batch.prompt_id is not None
+        groups = torch.unique(batch.prompt_id).cpu()
+        for epoch in range(config.epochs):
+            order = np.random.default_rng([self.seed, 3, step, epoch]).permutation(len(groups))
+            for part in np.array_split(order, config.minibatches):
+                chosen = groups[torch.from_numpy(part)].to(batch.prompt_id.device)
+                yield batch.rows(torch.isin(batch.prompt_id, chosen).nonzero()[:, 0])
+
+    def update(self, bound: Bound) -> dict[str, float]:
+        """One optimizer step on one minibatch, unless its gradient is not finite; returns its metrics."""
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics = self.gradient(bound)
+        parameters = [p for _, p in self.policy.named_parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm) if parameters else torch.zeros(())
+        finite = math.isfinite(norm.item())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr()
+        if finite and parameters:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        self.skipped += not finite
+        self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
+        if self.bad_in_a_row >= self.config.max_bad_steps:
+            raise TooManyBadSteps(
+                f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}); they were skipped. "
+                "Lower update.lr, or look at ratio/max and entropy before that point"
+            )
+        return metrics | {"update/grad_norm": norm.item()}
+
+    def gradient(self, bound: Bound) -> dict[str, float]:
+        """Add the gradient of the method's loss on a minibatch to the parameters; returns the metrics of its parts.
+
+        Shared beginnings are computed once in each pass; what the passes are never changes the gradient but for rounding.
+        """
+        batch = bound.batch
+        assert batch.tokens is not None and batch.action is not None
+        old_is_now = "logp_old" in self.method.needs and not self._has_old(batch)
+        logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
+        entropy = torch.zeros_like(logp)
+        error, count = 0.0, int(batch.action.sum())
+        for index in self._passes(batch):
+            part = bound.rows(index)
+            forest, targets = self._plant(part.batch)
+
+            def weigh(scores: Scores, part: Bound = part, targets: Targets = targets) -> Scores:
+                now = targets.spread(scores.logp)
+                part = part.with_old(now) if old_is_now else part
+                value = None if scores.value is None else targets.spread(scores.value)
+                return _gather(targets, part.weights(now, value), scores)
+
+            scores = score(self.policy, self.policy.hidden_of(forest), targets, **self._fused(), weigh=weigh)
+            logp[index] = targets.spread(scores.logp).to(logp)
+            entropy[index] = targets.spread(scores.entropy).to(entropy)
+            if scores.value is not None and batch.values is not None and "value" in self.method.targets:
+                change = targets.spread(scores.value) - _returns(part)
+                error += float((change.square() * part.batch.action).sum())
+        bound = bound.with_old(logp) if old_is_now else bound
+        metrics = bound.metrics(logp)
+        if batch.logp_rollout is not None and count:
+            gap = (logp - batch.logp_rollout)[batch.action].double()
+            metrics["kl/rollout"] = (torch.exp(gap) - 1 - gap).mean().item()
+        metrics["entropy"] = entropy.sum().item() / max(count, 1)
+        return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in self.method.targets else {})
+
+    @torch.no_grad()
+    def score(self, batch: Batch, policy: CausalLM) -> BatchScores:
+        """Log-probabilities, entropies and values of a batch under `policy`, without gradient."""
+        assert batch.action is not None
+        logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=policy.device)
+        out = BatchScores(logp, torch.zeros_like(logp), torch.zeros_like(logp) if policy.critic is not None else None)
+        for index in self._passes(batch):
+            forest, targets = self._plant(batch.rows(index))
+            scores = score(policy, policy.hidden_of(forest), targets, **self._fused())
+            out.logp[index] = targets.spread(scores.logp).to(logp)
+            out.entropy[index] = targets.spread(scores.entropy).to(logp)
+            if out.value is not None and scores.value is not None:
+                out.value[index] = targets.spread(scores.value).to(logp)
+        return out
+
+    def lr(self) -> float:
+        """The learning rate of the current update: a linear warm-up, then the schedule."""
+        warmup = self.config.warmup_steps * self.config.epochs * self.config.minibatches
+        if self.updates < warmup:
+            return self.config.lr * (self.updates + 1) / warmup
+        done = min(1.0, (self.updates - warmup) / max(1, self.total_updates - warmup))
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.config.schedule]
+        return self.config.lr * factor
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimizer's tensors by parameter, and the counters."""
+        names = [name for name, _ in self._ordered()]
+        tensors = {
+            f"{names[i]}/{key}": value
+            for i, entry in self.optimizer.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
+        return tensors, {"updates": self.updates, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row}
+
+    def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        number = {name: i for i, (name, _) in enumerate(self._ordered())}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, kind = key.rpartition("/")
+            state.setdefault(number[name], {})[kind] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.updates, self.skipped, self.bad_in_a_row = (counters[k] for k in ("updates", "skipped", "bad_in_a_row"))
+
+    def fingerprint(self) -> str:
+        """A checksum of all trained weights, to the bit."""
+        total = 0
+        for position, (_, p) in enumerate(self.policy.named_parameters(), 1):
+            bits = p.detach().contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[p.element_size()])
+            total += position * int(bits.sum(dtype=torch.int64))
+        return f"{total % (1 << 64):016x}"
+
+    def _ordered(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters in the optimizer's order."""
+        names = {id(p): name for name, p in self.policy.named_parameters()}
+        return [(names[id(p)], p) for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _fused(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "head_rows": self.config.head_rows}
+
+    def _has_old(self, batch: Batch) -> bool:
+        return self.config.epochs * self.config.minibatches > 1 or batch.values is not None
+
+    def _passes(self, batch: Batch) -> list[Tensor]:
+        """Rows that are computed together, within the token budget; rows without an action are left out."""
+        rows = batch.action.any(1).nonzero()[:, 0].cpu()  # type: ignore[union-attr]
+        sequences = [self._sequence(batch, int(row)) for row in rows]
+        return [rows[part].to(self.policy.device) for part in partition(sequences, self.config.tokens_per_pass)]
+
+    def _plant(self, batch: Batch) -> tuple[Any, Targets]:
+        assert batch.action is not None
+        forest = plant([self._sequence(batch, row) for row in range(batch.size)])
+        action = batch.action[:, : forest.path.shape[1]].cpu()
+        targets = Targets.of(forest, action & (forest.path >= 0))
+        padding = batch.action.shape[1] - forest.path.shape[1]
+        index = torch.nn.functional.pad(targets.index, (0, padding), value=-1)
+        return forest, Targets(targets.rows, targets.row, targets.token, index).to(self.policy.device)
+
+    @staticmethod
+    def _sequence(batch: Batch, row: int) -> Tensor:
+        """The tokens up to the last action: what follows it changes nothing."""
+        assert batch.tokens is not None and batch.action is not None
+        last = int(batch.action[row].nonzero().max())
+        return batch.tokens[row, : last + 1].cpu()
+
+
+def _gather(targets: Targets, weights: Weights, scores: Scores) -> Scores:
+    """Weights of actions as weights of targets."""
+
+    def of(weight: Tensor | None, like: Tensor) -> Tensor:
+        return torch.zeros_like(like) if weight is None else targets.gather(weight).to(like)
+
+    value = None if scores.value is None else of(weights.value, scores.value)
+    return Scores(of(weights.logp, scores.logp), of(weights.entropy, scores.entropy), value)
+
+
+def _returns(bound: Bound) -> Tensor:
+    """What the critic of the method is trained toward."""
+    return next(prepared for term, prepared, _ in bound.terms() if term.target == "value" and prepared is not None)
