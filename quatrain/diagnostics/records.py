@@ -40,6 +40,19 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: scalars of NumPy and torch as Python's, numbers that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return value
+
+
 @dataclass(frozen=True)
 class JsonLines:
     """Records in a file, one JSON object a line, only ever added to.
@@ -52,7 +65,7 @@ class JsonLines:
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Add records, on disk when this returns. Numbers that are not finite become null."""
-        lines = "".join(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+        lines = "".join(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
         new = not self.path.exists()
         with self.path.open("ab+") as file:
             file.truncate(_whole(file))
@@ -197,16 +210,3 @@ def _whole(file: Any) -> int:
             return start + newline + 1
         end = start
     return 0
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: scalars of NumPy and torch as Python's, numbers that are not finite as None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "item"):
-        return _plain(value.item())
-    return value
