@@ -33,7 +33,13 @@ class CausalLM:
         lora: LoraConfig | None = None,
         critic: bool = False,
         gradient_checkpointing: bool = False,
+        seed: int = 0,
     ) -> None:
+        """`seed` initializes the LoRA factors.
+
+        Raises:
+            ConfigError: the model is of a kind that cannot share what sequences have in common.
+        """
         kinds = set(getattr(model.config, "layer_types", None) or ())
         if not attention.supports(kinds):
             raise ConfigError(
@@ -52,7 +58,9 @@ class CausalLM:
             settings = peft.LoraConfig(
                 r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
             )
-            self.peft = peft.get_peft_model(model, settings)  # type: ignore[assignment]
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.peft = peft.get_peft_model(model, settings)  # type: ignore[assignment]
             self.head = model.get_output_embeddings()
         self.critic = nn.Linear(self.width, 1, device=self.device, dtype=torch.float32) if critic else None
         if self.critic is not None:

@@ -1,0 +1,7 @@
+"""Acting: prompts in, trajectories out."""
+
+from quatrain.rollouts.engine import Completion, Engine, Request, TorchEngine
+from quatrain.rollouts.rollout import Rollout
+from quatrain.rollouts.sampling import Sampling
+
+__all__ = ["Completion", "Engine", "Request", "Rollout", "Sampling", "TorchEngine"]

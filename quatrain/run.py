@@ -1,0 +1,393 @@
+"""A run assembled from its configuration: the one place that knows every stage."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from safetensors.torch import load_file
+
+from quatrain import loop
+from quatrain.config import ConfigError, ModelConfig, RunConfig, load, read_yaml
+from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference
+from quatrain.diagnostics.measures import readable, rollout_metrics
+from quatrain.diagnostics.progress import Progress
+from quatrain.diagnostics.records import RunFolder, default_run_path
+from quatrain.diagnostics.report import write_report
+from quatrain.diagnostics.trackers import open_trackers
+from quatrain.methods import method as find_method
+from quatrain.objective import Method, Term
+from quatrain.policies import CausalLM, advice, load_model
+from quatrain.policies import check as check_model
+from quatrain.prompts import Source, Task, Template, open_task, resolve_template
+from quatrain.rewards import Judge, check_rewards
+from quatrain.rollouts import Request, Rollout, Sampling, TorchEngine
+from quatrain.types import Batch, Group, Origin, Prompt
+from quatrain.update import Learner, Reference
+from quatrain.update.checkpoints import Checkpoints, save_tensors
+
+PROVIDED = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "values"})
+"""Fields of a batch that a run of this kind can fill."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration that was found to be possible, before any model is loaded."""
+
+    config: RunConfig
+    method: Method
+    task: Task
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    folder: Path
+    before: Evaluation | None
+    after: Evaluation | None
+
+    @property
+    def gain(self) -> Estimate | None:
+        """Accuracy after minus before, paired over the held-out problems."""
+        if self.before is None or self.after is None:
+            return None
+        return difference(self.before.scores, self.after.scores)
+
+
+def plan(config: RunConfig) -> Plan:
+    """Check everything that can be checked without loading a model.
+
+    Raises:
+        ConfigError: something is unknown, missing, or does not go together.
+    """
+    method = find_method(config.method.name).with_settings(config.method.settings)
+    _check_composition(config, method)
+    check_rewards(config.rewards)
+    task = open_task(config.task)
+    check_model(config.model)
+    if config.reference.model not in ("start", "none"):
+        check_model(ModelConfig(name=config.reference.model))
+    return Plan(config, method, task)
+
+
+def _check_composition(config: RunConfig, method: Method) -> None:
+    """What each setting allows alone and not together."""
+    name = config.method.name
+    if "logp_ref" in method.needs and config.reference.model == "none":
+        weight = next(f"method.{key}" for key, _ in method.numbers() if key.endswith("beta"))
+        raise ConfigError(
+            f"the method {name} needs logp_ref and reference.model is none: leave it at start, or set {weight}=0 to drop the term"
+        )
+    unavailable = sorted(method.needs - PROVIDED)
+    if unavailable:
+        raise ConfigError(f"the method {name} needs {', '.join(unavailable)}, which nothing in a single-turn run provides")
+    compares = any(isinstance(t, Term) and "prompt_id" in t.advantage.needs for t in method.active)
+    if compares and config.group_size < 2:
+        raise ConfigError(
+            f"the method {name} compares an answer with the others of its group and group_size is {config.group_size}: "
+            "set group_size=2 or more, or choose a method without a group baseline (reinforce, ppo)"
+        )
+    if Origin.POLICY in method.origins and config.sampling.temperature == 0:
+        raise ConfigError("sampling.temperature is 0, so all answers of a group are the same: set it above 0")
+    if config.update.minibatches > config.prompts_per_step:
+        raise ConfigError(
+            f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups are "
+            "never split: lower update.minibatches or raise prompts_per_step"
+        )
+    too_large = [k for k in config.evaluate.k if k > config.evaluate.samples]
+    if too_large:
+        raise ConfigError(
+            f"evaluate.k has {too_large[0]} and there are {config.evaluate.samples} answers per problem: raise evaluate.samples"
+        )
+
+
+def train(config: RunConfig, *, progress: Progress | None = None) -> Result:
+    """Run `config` in a new folder, from its first step to its last.
+
+    Raises:
+        ConfigError: before a model is loaded.
+        TooManyBadSteps: the gradient stayed not finite; the run is saved.
+    """
+    planned = plan(config)
+    folder = RunFolder(Path(config.out) if config.out else default_run_path(config.method.name, config.task.name))
+    folder.create(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return _carry_out(planned, folder, progress)
+
+
+def resume(path: Path, *, progress: Progress | None = None) -> Result:
+    """Go on with the run in `path` from its newest whole checkpoint, to the bits that it would have had without a break."""
+    planned, folder = open_run(path)
+    return _carry_out(planned, folder, progress)
+
+
+def open_run(path: Path) -> tuple[Plan, RunFolder]:
+    """The plan and the folder of a run that was begun."""
+    folder = RunFolder(path)
+    if not folder.is_run:
+        raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
+    return plan(load(read_yaml(folder.config))), folder
+
+
+def _carry_out(planned: Plan, folder: RunFolder, progress: Progress | None) -> Result:
+    config = planned.config
+    title = f"{config.method.name} · {config.task.name} · {config.model.name} · seed {config.seed} → {folder.path}"
+    checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
+    with ExitStack() as stack:
+        stack.enter_context(_lock(folder.path))
+        shown = progress or stack.enter_context(Progress(config.steps, title, done=max(checkpoints.steps(), default=0)))
+        run = stack.enter_context(Run.open(planned, folder, shown))
+        done = run.restore()
+        run.evaluate_before(done)
+        if done < config.steps:
+            loop.train(
+                range(done + 1, config.steps + 1), config.prompts_per_step, run.source, run.rollout, run.judge, run.learner, run
+            )
+        return run.finish()
+
+
+class Run:
+    """A policy, the stages around it and the folder that remembers them."""
+
+    def __init__(self, planned: Plan, folder: RunFolder, progress: Progress, policy: CausalLM, stack: ExitStack) -> None:
+        config = planned.config
+        self.config, self.method, self.folder, self.progress, self.policy = config, planned.method, folder, progress, policy
+        template = make_template(planned, policy)
+        self.template = template
+        self.judge = stack.enter_context(Judge(config.rewards, config.max_answer_tokens))
+        self.source = Source(planned.task, template, seed=config.seed, held_out=config.evaluate.problems)
+        self.engine = TorchEngine(
+            policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass
+        )
+        self.sampling = make_sampling(config, template)
+        self.rollout = Rollout(
+            self.engine,
+            self.sampling,
+            config.group_size,
+            encode=lambda text: encode(policy, template, text),
+            encode_answer=lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"],
+            context=policy.context,
+            seed=config.seed,
+            origins=self.method.origins,
+        )
+        self.learner = Learner(
+            policy,
+            self.method,
+            config.update,
+            steps=config.steps,
+            temperature=config.sampling.temperature,
+            reference=self._reference(),
+            seed=config.seed,
+        )
+        self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
+        self.trackers = open_trackers(config.trackers, folder.path, config.model_dump(mode="json"))
+        stack.callback(self.trackers.close)
+
+    @classmethod
+    @contextmanager
+    def open(cls, planned: Plan, folder: RunFolder, progress: Progress) -> Iterator[Run]:
+        """Load the model and build the stages around it."""
+        config = planned.config
+        with ExitStack() as stack:
+            with progress.stage(f"loading {config.model.name}"):
+                policy = load_policy(config, critic="value" in planned.method.targets)
+            yield cls(planned, folder, progress, policy, stack)
+
+    def _reference(self) -> Reference | None:
+        if "logp_ref" not in self.method.needs:
+            return None
+        config, other = self.config, None
+        if config.reference.model != "start":
+            named = ModelConfig(name=config.reference.model, dtype=config.model.dtype, device=config.model.device)
+            other = CausalLM(*load_model(named, config.seed))
+        return Reference(self.policy, keep=config.reference.placement == "keep", folder=self.folder.path, other=other)
+
+    def restore(self) -> int:
+        """Go back to the newest whole checkpoint; returns its step, 0 where there is none."""
+        found = self.checkpoints.newest(self.progress.note)
+        step = 0
+        if found is not None:
+            step, manifest = found
+            with self.progress.stage(f"resuming after step {step}"):
+                self.checkpoints.restore(step, manifest, self.learner)
+                self.source.load_state_dict(manifest["state"]["source"])
+        self.folder.truncate_after(step)
+        self.trackers.resume(step)
+        return step
+
+    def evaluate_before(self, done: int) -> None:
+        """Measure the start, unless that was done before a break."""
+        if done == 0 and self.config.evaluate.problems and not self.folder.evaluations.read():
+            self._evaluate(0, self.config.evaluate.problems)
+
+    def rollouts(self, step: int, groups: Sequence[Group], batch: Batch) -> None:
+        """Keep what was acted: whole, for `replay`, and some of it for people."""
+        record = {name: value for name, value in vars(batch).items() if value is not None}
+        if batch.size:
+            place = self.folder.path / "rollouts"
+            place.mkdir(exist_ok=True)
+            save_tensors(place / f"step-{step:06d}.safetensors", record)
+        self.folder.rollouts.append(*({"step": step, **r} for r in readable(groups, self.config.sample_rollouts)))
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Measure on held-out problems if it is time: on all of them at the end, on some in between."""
+        settings = self.config.evaluate
+        last = step == self.config.steps
+        if not settings.problems or not (last or (settings.every and step % settings.every == 0)):
+            return {}
+        return self._evaluate(step, settings.problems if last else min(settings.problems, settings.progress_problems))
+
+    def log(self, step: int, groups: Sequence[Group], metrics: dict[str, Any], clock: loop.Clock) -> None:
+        record = {"step": step, **rollout_metrics(groups), **metrics, "fingerprint": self.learner.fingerprint()}
+        busy = clock.seconds["rollout"] + clock.seconds["update"]
+        record |= {f"seconds/{stage}": seconds for stage, seconds in clock.seconds.items()}
+        record |= {"seconds/total": sum(clock.seconds.values()), "tokens_per_second": record.get("rollout/tokens", 0.0) / busy}
+        self.folder.metrics.append(record)
+        self.trackers.log(step, record)
+        self.progress.step(step, record)
+
+    def checkpoint(self, step: int) -> None:
+        every = self.config.checkpoint.every
+        if step == self.config.steps or (every and step % every == 0):
+            with self.progress.stage(f"checkpoint of step {step}", keep=False):
+                self.save(step)
+
+    def save(self, step: int) -> None:
+        self.checkpoints.save(step, self.learner, {"source": self.source.state_dict()})
+
+    def finish(self) -> Result:
+        """Write the model and the report."""
+        with self.progress.stage("writing the model and the report"):
+            if not self.folder.model.is_dir():
+                work = self.folder.path / ".model.partial"
+                self.policy.export(work)
+                work.rename(self.folder.model)
+            write_report([self.folder.path], self.folder.report)
+        evaluations = [(r["step"], Evaluation.from_json(r)) for r in self.folder.evaluations.read()]
+        at = dict(evaluations)
+        return Result(self.folder.path, at.get(0), at.get(self.config.steps))
+
+    def _evaluate(self, step: int, problems: int) -> dict[str, float]:
+        settings = self.config.evaluate
+        with self.progress.stage(f"evaluating on {problems} held-out problems", keep=step in (0, self.config.steps)):
+            evaluation = measure(
+                self.engine,
+                self.judge,
+                self.source.held_out[:problems],
+                lambda text: encode(self.policy, self.template, text),
+                evaluation_sampling(self.config, self.sampling),
+                task=self.config.task.name,
+                samples=settings.samples,
+                k=settings.k,
+                seed=self.config.seed,
+            )
+        self.folder.evaluations.append({"step": step, **evaluation.to_json()})
+        accuracy = evaluation.accuracy
+        if step in (0, self.config.steps):
+            when = "before" if step == 0 else "after"
+            for line in evaluation.lines():
+                self.progress.note(f"{when}: {line}")
+        return {
+            "held_out/accuracy": accuracy.value,
+            "held_out/low": accuracy.low,
+            "held_out/high": accuracy.high,
+            "held_out/problems": float(evaluation.problems),
+        }
+
+
+def load_policy(config: RunConfig, *, critic: bool = False) -> CausalLM:
+    """The policy of `config`, at its start."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model, tokenizer = load_model(config.model, config.seed)
+    return CausalLM(
+        model,
+        tokenizer,
+        lora=config.model.lora,
+        critic=critic,
+        gradient_checkpointing=config.update.gradient_checkpointing,
+        seed=config.seed,
+    )
+
+
+def make_template(planned: Plan, policy: CausalLM) -> Template:
+    """How the task's problems are put to this policy."""
+    suits = advice(planned.config.model)
+    return resolve_template(
+        planned.config.task, planned.task, policy.tokenizer, style=suits.template, examples=suits.examples, seed=planned.config.seed
+    )
+
+
+def make_sampling(config: RunConfig, template: Template) -> Sampling:
+    """How the policy acts in training."""
+    s = config.sampling
+    stop = template.stop if s.stop is None else s.stop
+    return Sampling(config.max_answer_tokens, s.temperature, s.top_p, s.top_k, tuple(stop))
+
+
+def evaluation_sampling(config: RunConfig, training: Sampling) -> Sampling:
+    """Greedy for one answer per problem; for several, as in training unless a temperature is set."""
+    asked = config.evaluate.temperature
+    temperature = asked if asked is not None else 0.0 if config.evaluate.samples == 1 else training.temperature
+    return Sampling(training.max_tokens, temperature, training.top_p, training.top_k, training.stop)
+
+
+def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
+    """A prompt's text as tokens; never none, so that there is something to predict from."""
+    tokens: list[int] = policy.tokenizer(text, add_special_tokens=template.add_special_tokens)["input_ids"]
+    return tokens or [policy.tokenizer.bos_token_id or 0]
+
+
+def measure(
+    engine: TorchEngine,
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    encoder: Any,
+    sampling: Sampling,
+    *,
+    task: str,
+    samples: int,
+    k: Sequence[int],
+    seed: int,
+) -> Evaluation:
+    """Answer each of `prompts` `samples` times and judge the answers."""
+    began = time.perf_counter()
+    requests = [
+        Request(torch.tensor(encoder(prompt.text)), (seed, 2, number, sample))
+        for number, prompt in enumerate(prompts)
+        for sample in range(samples)
+    ]
+    texts = [completion.text for completion in engine.generate(requests, sampling)]
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+    scores = torch.tensor(judge.correct(asked, texts)).view(len(prompts), samples)
+    answers = [[text.strip() or None for text in texts[i * samples : (i + 1) * samples]] for i in range(len(prompts))]
+    return Evaluation.of(
+        task, scores, answers=answers if max(k) > 1 else None, k=list(k), seconds=time.perf_counter() - began
+    )
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run; the lock goes with the process, however it ends."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder} is being run by another process: wait for it, or choose another --out") from None
+        yield
+
+
+def recorded_batch(folder: RunFolder, step: int) -> Batch:
+    """What was acted in `step`, as the update saw it; empty where nothing could be trained on."""
+    path = folder.path / "rollouts" / f"step-{step:06d}.safetensors"
+    return Batch(**load_file(path)) if path.exists() else Batch()
