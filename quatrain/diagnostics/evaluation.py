@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from quatrain.config import ConfigError
 
+Scores = NDArray[Any] | Sequence[Any]
+"""An array, or sequences of numbers, of the shape that is said where it is used."""
 Z = float(norm.ppf(0.975))
 """Standard deviations that a two-sided 95 % interval reaches."""
 RESAMPLES = 10_000
@@ -55,7 +57,7 @@ def wilson(successes: int | float, n: int) -> tuple[float, float]:
     return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
 
 
-def estimate(values: ArrayLike) -> Estimate:
+def estimate(values: Scores) -> Estimate:
     """The mean of one number in [0, 1] per problem.
 
     Wilson's interval where each problem is one 0/1 trial, else the percentile bootstrap over problems.
@@ -69,7 +71,7 @@ def estimate(values: ArrayLike) -> Estimate:
     return Estimate(mean, low, high, n)
 
 
-def difference(before: ArrayLike, after: ArrayLike) -> Estimate:
+def difference(before: Scores, after: Scores) -> Estimate:
     """Mean of after − before, paired over problems, with the percentile bootstrap's interval.
 
     Both are [P], or [P, n] scores of n answers each, of the same problems in the same order.
@@ -82,7 +84,7 @@ def difference(before: ArrayLike, after: ArrayLike) -> Estimate:
     return Estimate(float((after - before).mean()), low, high, len(before))
 
 
-def pass_at_k(correct: ArrayLike, k: int) -> NDArray[np.float64]:
+def pass_at_k(correct: Scores, k: int) -> NDArray[np.float64]:
     """Chance that at least one of k answers is right, without bias: 1 − C(n−c, k) / C(n, k).
 
     Chen et al. 2021, arXiv:2107.03374, equation 1. `correct` is [P, n]; the result is [P].
@@ -94,7 +96,7 @@ def pass_at_k(correct: ArrayLike, k: int) -> NDArray[np.float64]:
     return 1.0 - np.prod(np.maximum(wrong - drawn, 0) / (n - drawn), axis=1)
 
 
-def majority_at_k(answers: Sequence[Sequence[str | None]], correct: ArrayLike, k: int) -> NDArray[np.float64]:
+def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Scores, k: int) -> NDArray[np.float64]:
     """Chance that the most frequent of k answers is right: the exact mean over all C(n, k) choices of k of the n answers.
 
     A tie is split evenly among the answers that share the first place. None is an answer that could not be read: it has no vote,
@@ -151,7 +153,7 @@ class Evaluation:
     def of(
         cls,
         task: str,
-        scores: ArrayLike,
+        scores: Scores,
         *,
         answers: Sequence[Sequence[str | None]] | None = None,
         k: Sequence[int] = (1,),
@@ -222,7 +224,7 @@ def _unseen(value: float, n: int, floor: float, ceiling: float) -> tuple[float, 
     return (1 - u) * value + u * floor, (1 - u) * value + u * ceiling
 
 
-def _per_problem(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+def _per_problem(values: Scores, low: float, high: float) -> NDArray[np.float64]:
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"one number per problem is needed, got shape {list(values.shape)}")
