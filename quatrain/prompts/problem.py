@@ -1,0 +1,47 @@
+"""What a task is: a stream of problems."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem as the task states it, before any template."""
+
+    question: str
+    answer: str | None = None
+    """The reference answer, or None where only a verifier knows."""
+    demonstration: str | None = None
+    """A full worked answer, or None."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever the task's verifier needs, in another process too; JSON values only."""
+
+    @property
+    def worked(self) -> str | None:
+        """The text to imitate: the demonstration, else the answer."""
+        return self.answer if self.demonstration is None else self.demonstration
+
+
+class Task(Protocol):
+    """A source of problems without an end."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int | None:
+        """Number of rows; None where problems are generated."""
+        ...
+
+    def problems(self, seed: int, start: int = 0) -> Iterator[Problem]:
+        """The endless stream of `seed`, from its `start`-th problem on. Going there costs nothing."""
+        ...
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed for one purpose of a run, unrelated to those of other purposes and of neighbouring seeds."""
+    return random.Random(f"{purpose}/{seed}").getrandbits(62)
