@@ -1,7 +1,7 @@
 """Line 3, the advantage: how good the action was.
 
-An advantage is called with the view and returns Â [B, T]. One that says ``live`` reads log π_θ and is evaluated at each forward pass; the
-others are evaluated once for a whole minibatch.
+An advantage is called with the view and returns Â [B, T]. One that says ``live`` reads log π_θ and is evaluated at each forward
+pass; the others are evaluated once for a whole minibatch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from quatrain.objective.part import Scope, View
+from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Relative:
 
         Â = (R − b) / (σ + eps);  b = mean, mean of the others, or 0;  σ = standard deviation (n − 1), or 1 without a scale
 
-    Source: group mean and deviation: arXiv:2402.03300 (GRPO), section 4.1.2; without the deviation: arXiv:2503.20783 (Dr. GRPO); mean
-    of the others (leave-one-out): arXiv:2402.14740 (RLOO), eq. 6.
+    Source: group mean and deviation: arXiv:2402.03300 (GRPO), section 4.1.2; without the deviation: arXiv:2503.20783 (Dr. GRPO);
+    mean of the others (leave-one-out): arXiv:2402.14740 (RLOO).
 
     Where all rewards of a key are equal, and in a group of one, Â is exactly 0 if there is a baseline.
     """
@@ -92,10 +92,11 @@ class Relative:
             advantage = reward - mean
             if self.baseline == "leave_one_out":
                 advantage = advantage * count / (count - 1).clamp(min=1)
-            advantage = advantage.where(~constant, 0)
         if self.scale != "none":
             _, deviation, _, _ = _statistics(reward, self._key(view, self.scale), view.included)
             advantage = advantage / (deviation + self.eps)
+        if self.baseline != "none":
+            advantage = advantage.where(~constant, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
         return advantage[:, None].expand(view.action.shape)
 
     @staticmethod
@@ -106,12 +107,11 @@ class Relative:
 def _statistics(
     value: Float[Tensor, "B"], key: Int[Tensor, "B"], included: Tensor
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"], Tensor]:
-    """Mean, standard deviation (n − 1) and count of the included values that share a key, and whether they are all equal; at each row."""
+    """Of the included values that share a row's key: mean, standard deviation (n − 1), count, and whether they are all equal."""
     groups = int(key.max()) + 1 if key.numel() else 0
-    weight = included.to(value.dtype)
 
     def total(x: Tensor) -> Tensor:
-        return torch.zeros(groups, dtype=value.dtype, device=value.device).index_add(0, key, x * weight)
+        return torch.zeros(groups, dtype=value.dtype, device=value.device).index_add(0, key, x.where(included, 0))
 
     count = total(torch.ones_like(value))
     mean = total(value) / count.clamp(min=1)
@@ -140,7 +140,8 @@ class GAE:
     scope: ClassVar[Scope] = "sequence"
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
-        assert view.batch.reward is not None and view.batch.values is not None
+        assert view.batch.reward is not None
+        assert view.batch.values is not None
         values = view.batch.values.double()
         advantage = torch.zeros_like(values)
         ahead = torch.zeros_like(values[:, 0])  # Âₜ₊₁ and V(sₜ₊₁) of the next action, 0 after the last
@@ -164,13 +165,14 @@ class StayClose:
 
     Source: http://joschu.net/blog/kl-approx.html; k3 as a loss: arXiv:2402.03300 (GRPO), eq. 4.
 
-    As losses the three differ: the expected gradient of k2 is that of KL(π_θ‖π_ref), that of k3 is that of the forward KL(π_ref‖π_θ), and
-    that of k1 is zero. With beta 0 nothing is needed and nothing is computed.
+    As losses the three differ: the expected gradient of k2 is that of KL(π_θ‖π_ref), that of k3 is that of the forward
+    KL(π_ref‖π_θ), and that of k1 is zero. With beta 0 nothing is needed and nothing is computed.
     """
 
     beta: float = 0.04
     """Weight of the penalty."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
+    """The KL estimate whose derivative is taken."""
     live: ClassVar[bool] = True
     scope: ClassVar[Scope] = "token"
 
@@ -184,5 +186,6 @@ class StayClose:
             return torch.zeros_like(logp)
         assert view.batch.logp_ref is not None
         distance = logp - view.batch.logp_ref
-        slope = {"k1": torch.ones_like(distance), "k2": distance, "k3": 1 - torch.exp(-distance)}[self.estimator]
+        one_minus_inverse = -torch.expm1((-distance).clamp(max=MAX_LOG_RATIO))  # 1 − e⁻ᵈ, exact for a small d as well
+        slope = {"k1": torch.ones_like(distance), "k2": distance, "k3": one_minus_inverse}[self.estimator]
         return -self.beta * slope

@@ -1,6 +1,7 @@
 """Line 2, the reference-policy denominator: what the action's probability is measured against.
 
-A denominator is called with the view and returns log π_ref [B, T]; the term's ratio is exp(log π_θ − log π_ref), without gradient.
+A denominator is called with the view and returns log π_ref [B, T]; the term's ratio is exp(log π_θ − log π_ref), without
+gradient.
 """
 
 from __future__ import annotations
@@ -61,5 +62,5 @@ class GeometricMean:
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.logp_old is not None
-        logp = view.current()
+        logp = view.current().double()  # so that the difference gives back one ratio for the whole sequence
         return logp - view.mean(logp - view.batch.logp_old)

@@ -1,5 +1,7 @@
 """Terms, methods and the formula: g = Σ w ∇log π with w = share · mask · Â · π_θ/π_ref."""
 
+# ruff: noqa: RUF009 -- parts are frozen, and one may be the default of many terms
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,15 +17,12 @@ from torch import Tensor
 
 from quatrain.config import ConfigError, nearest
 from quatrain.objective.advantages import GAE, One
-from quatrain.objective.denominators import Current, Old
+from quatrain.objective.denominators import Old
 from quatrain.objective.likelihoods import Token
 from quatrain.objective.masks import Everywhere
-from quatrain.objective.part import Part, View, describe, numbers, signature
+from quatrain.objective.part import MAX_LOG_RATIO, Part, View, describe, numbers, signature
 from quatrain.objective.reductions import PerToken
 from quatrain.types import Batch, Origin
-
-MAX_LOG_RATIO = 60.0
-"""Log-ratios are bounded here, far outside of what any mask lets pass, so that no ratio overflows in float32."""
 
 Target = Literal["logp", "entropy", "value"]
 
@@ -81,7 +80,7 @@ class Term:
         logp = view.current()
         advantage = self.advantage(view) if prepared is None else prepared
         pooled = self.likelihood(view, logp) - self.likelihood(view, self.denominator(view))
-        ratio = pooled.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+        ratio = pooled.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().to(logp)
         advantage, share = advantage.to(logp), share.to(logp).expand(logp.shape)
         none = logp.new_zeros(())
         return Factors(*(x.where(view.action, none) for x in (share, self.mask(view, ratio, advantage), advantage, ratio)))
@@ -128,7 +127,7 @@ class ValueLoss:
 
         L = beta · share · ½·max((V − R)², (V_old + clip(V − V_old, ±clip) − R)²),  R = Â + V_old
 
-    Source: arXiv:1707.06347, eq. 9; the clipped form: arXiv:2005.12729, section 3.
+    Source: arXiv:1707.06347, eq. 9; the clipped form: arXiv:2005.12729, section 3, and the maximum of its code.
     """
 
     name: str = "value"
@@ -156,11 +155,16 @@ class ValueLoss:
         return self.advantage(view) + view.batch.values
 
     def weights(self, view: View, prepared: Tensor | None, share: Tensor, values: Tensor | None) -> Float[Tensor, "B T"]:
-        assert prepared is not None and values is not None and view.batch.values is not None
+        assert prepared is not None
+        assert values is not None
+        assert view.batch.values is not None
         old, returns = view.batch.values, prepared.to(values)
-        clipped = old + (values - old).clamp(-self.clip, self.clip)
-        clip_wins = (clipped - returns) ** 2 > (values - returns) ** 2
-        slope = (values - returns).where(~clip_wins, 0)  # where the clipped branch is the larger one it is flat
+        moved = values - old
+        clipped = old + moved.clamp(-self.clip, self.clip)
+        flat = (moved.abs() > self.clip) & (
+            (clipped - returns) ** 2 > (values - returns) ** 2
+        )  # the clipped branch is the larger
+        slope = (values - returns).where(~flat, 0)
         return (-self.beta * share.to(values) * slope).where(view.action, 0)
 
 
@@ -226,6 +230,7 @@ class Method:
         """Whose trajectories it learns from."""
         return frozenset(origin for term in self.active for origin in term.on)
 
+    @torch.no_grad()
     def bind(self, batch: Batch) -> Bound:
         """The method on a whole minibatch: everything that does not depend on log π_θ, computed once.
 
@@ -253,7 +258,7 @@ class Method:
         return torch.zeros_like(logp) if result is None else result
 
     def replace(self, **changes: Any) -> Method:
-        """A method with other lines in its first term (``mask=…``), other terms (``kl=…``, None to drop), or other paper, claim, aka."""
+        """A method with other lines in its first term (``mask=…``), other terms (``kl=…``, None to drop), or other words about it."""
         first, *rest = self.terms
         about = {name: changes.pop(name) for name in ("paper", "claim", "aka", "status") if name in changes}
         named = {term.name: changes.pop(term.name) for term in self.terms if term.name in changes}
@@ -267,7 +272,7 @@ class Method:
         return Method(*(term for term in terms if term is not None), **(kept | about))
 
     def with_settings(self, settings: Mapping[str, Any]) -> Method:
-        """The method with hyper-parameters set by dotted name: ``mask.high`` in its first term, ``kl.advantage.beta`` in a named one.
+        """The method with numbers set by dotted name: ``mask.high`` in its first term, ``kl.advantage.beta`` in a named one.
 
         Raises:
             ConfigError: no such hyper-parameter, or a value of the wrong type.
@@ -307,7 +312,10 @@ class Method:
         for i, term in enumerate(self.terms):
             prefix = "" if i == 0 else f"{term.name}."
             if not isinstance(term, Term):
-                yield prefix + "weight", f"{term.coefficient:g}"
+                own = (f.name for f in fields(term) if f.name not in ("name", "on", *term.parts))
+                yield from ((prefix + name, f"{getattr(term, name):g}") for name in own)
+            if term.on != (Origin.POLICY,):
+                yield prefix + "on", ", ".join(origin.value for origin in term.on)
             for line, part in term.parts.items():
                 yield prefix + line, signature(part)
 
@@ -353,9 +361,9 @@ class Bound:
     def terms(self) -> Iterator[tuple[AnyTerm, Tensor | None, Tensor]]:
         return zip(self.method.active, self.prepared, self.shares, strict=True)
 
+    @torch.no_grad()
     def weights(self, logp: Float[Tensor, "B T"], values: Float[Tensor, "B T"] | None = None) -> Weights:
         """−∂L/∂x at the current log-probabilities and values. The value term is left out without `values`."""
-        logp = logp.detach()
         sums: dict[Target, Tensor] = {}
         for term, prepared, share in self.terms():
             if term.target == "value" and values is None:
@@ -364,26 +372,29 @@ class Bound:
             sums[term.target] = sums[term.target] + weight if term.target in sums else weight
         return Weights(**sums)
 
+    @torch.no_grad()
     def factors(self, logp: Float[Tensor, "B T"]) -> dict[str, Factors]:
         """For each policy-gradient term by name, what its weights are the product of."""
-        logp = logp.detach()
         return {
             term.name: term.factors(_view(self.batch, term, logp), prepared, share)
             for term, prepared, share in self.terms()
             if isinstance(term, Term)
         }
 
+    @torch.no_grad()
     def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
         """What every run of any method shows of its first term's parts, under one scheme."""
-        term, prepared, share = next(self.terms())
-        if not isinstance(term, Term):
+        term, prepared, share = next(self.terms(), (None, None, None))
+        if not isinstance(term, Term) or share is None:
             return {}
-        view = _view(self.batch, term, logp.detach())
+        view = _view(self.batch, term, logp)
         if not view.action.any():
             return {}
         factors = term.factors(view, prepared, share)
         ratio = factors.ratio[view.action].float()
-        quantiles = torch.quantile(ratio[:: max(1, len(ratio) // 1_000_000)], torch.tensor([0.01, 0.5, 0.99], device=ratio.device))
+        quantiles = torch.quantile(
+            ratio[:: max(1, len(ratio) // 1_000_000)], torch.tensor([0.01, 0.5, 0.99], device=ratio.device)
+        )
         out = {
             "mask/passed": factors.mask[view.action].clamp(max=1).mean().item(),
             **dict(zip(("ratio/p01", "ratio/p50", "ratio/p99"), quantiles.tolist(), strict=True)),

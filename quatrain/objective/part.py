@@ -15,6 +15,9 @@ from quatrain.types import Batch
 
 Scope = Literal["token", "sequence", "group", "batch"]
 
+MAX_LOG_RATIO = 60.0
+"""Log-ratios are bounded here, far outside of what any mask lets pass, so that no ratio overflows in float32."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -47,9 +50,8 @@ class View:
     def group(self) -> tuple[Int[Tensor, "B"], int]:
         """The number of each sequence's group, from 0 and without gaps, and how many groups have an action."""
         assert self.batch.prompt_id is not None
-        key = torch.where(self.included, self.batch.prompt_id, -1)
-        values, index = torch.unique(key, return_inverse=True)
-        return index, int((values != -1).sum())
+        _, index = torch.unique(self.batch.prompt_id, return_inverse=True)
+        return index, len(index[self.included].unique())
 
     def mean(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
         """The mean of `value` over the actions of each sequence."""
