@@ -15,6 +15,7 @@ from quatrain.objective import (
     Method,
     Old,
     One,
+    PerCreditedToken,
     PerSequence,
     PerToken,
     Relative,
@@ -35,7 +36,7 @@ METHODS: dict[str, Method] = {
         aka=("nll", "supervised"),
     ),
     "rft": Method(
-        Term(denominator=Current(), advantage=Accepted(threshold=1.0)),
+        Term(denominator=Current(), advantage=Accepted(threshold=1.0), reduce=PerCreditedToken()),
         paper="arXiv:2308.01825",
         claim="Imitates the policy's own accepted answers.",
         aka=("raft", "rejection_sampling"),

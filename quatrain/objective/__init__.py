@@ -6,7 +6,7 @@ from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import Cap, Clip, Everywhere
 from quatrain.objective.method import Bound, EntropyBonus, Factors, Method, Term, ValueLoss, Weights, difference
 from quatrain.objective.part import Part, View, describe, signature
-from quatrain.objective.reductions import Constant, PerGroup, PerSequence, PerToken
+from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken
 
 __all__ = [
     "GAE",
@@ -24,6 +24,7 @@ __all__ = [
     "Old",
     "One",
     "Part",
+    "PerCreditedToken",
     "PerGroup",
     "PerSequence",
     "PerToken",

@@ -238,9 +238,10 @@ class Method:
             ValueError: a field that the method needs is missing.
         """
         batch.require(self.needs, "the method")
-        views = [_view(batch, term) for term in self.active]
+        terms = [(term, _view(batch, term)) for term in self.active]
+        prepared = tuple(term.prepare(view) for term, view in terms)
+        views = [dataclasses.replace(view, advantage=known) for (_, view), known in zip(terms, prepared, strict=True)]
         shares = tuple(t.reduce(v, t.likelihood.actions(v)) for t, v in zip(self.active, views, strict=True))
-        prepared = tuple(t.prepare(v) for t, v in zip(self.active, views, strict=True))
         return Bound(self, batch, prepared, shares)
 
     def weights(self, batch: Batch, logp: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

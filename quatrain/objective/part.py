@@ -31,6 +31,8 @@ class View:
     """True where the term counts an action."""
     logp: Float[Tensor, "B T"] | None
     """log π_θ without gradient; None while the parts that do not read it are evaluated."""
+    advantage: Float[Tensor, "B T"] | None = None
+    """What the term computed once for the whole minibatch, for a reduction that counts by it; None elsewhere."""
 
     @property
     def length(self) -> Float[Tensor, "B 1"]:

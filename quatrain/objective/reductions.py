@@ -1,7 +1,7 @@
 """How the actions of a batch are added up: each reduction gives every action its share.
 
-A reduction is called with the view and the number of actions that each sequence has under the term's likelihood ([B, 1], 0 where a
-sequence has none) and returns a coefficient [B, 1]. It counts what the whole minibatch holds, so no split into
+A reduction is called with the view and the number of actions that each sequence has under the term's likelihood ([B, 1], 0
+where a sequence has none) and returns a coefficient [B, 1]. It counts what the whole minibatch holds, so no split into
 micro-batches changes a gradient.
 """
 
@@ -31,6 +31,24 @@ class PerToken:
 
     def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
         return torch.ones_like(actions) / actions.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class PerCreditedToken:
+    """Every action of the sequences that have an advantage counts the same; the others count as never sampled.
+
+        c = 1 / Σ_{i: Âᵢ ≠ 0}|yᵢ|
+
+    Source: arXiv:2308.01825 (RFT), section 3.3: the mean is over the accepted answers, however many were rejected.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        assert view.advantage is not None, "an advantage that reads log π_θ is not known when the actions are counted"
+        credited = (view.action & (view.advantage != 0)).any(1, keepdim=True)
+        return torch.ones_like(actions) / (actions * credited).sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
