@@ -3,18 +3,18 @@
 from typing import Any, Self
 
 import torch
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 
 def typechecker(function: Any) -> Any:
-    """beartype, but for ``Self``, which it knows only where it decorates the whole class."""
+    """beartype with 1 for 1.0, and without ``Self``, which it knows only where it decorates the whole class."""
     hints = getattr(function, "__annotations__", {})
     for name, hint in hints.items():
         if hint in ("Self", Self):
             hints[name] = Any
-    return beartype(function)
+    return beartype(function, conf=BeartypeConf(is_pep484_tower=True))
 
 
 install_import_hook("quatrain", f"{__name__}.typechecker")

@@ -1,0 +1,52 @@
+"""The ratio that a denominator and a likelihood make of log-ratios ln 2, 0 and ln 4."""
+
+import math
+
+import pytest
+import torch
+
+from quatrain.objective import Current, GeometricMean, Old, Sequence, Term, Token
+from tests.objective.views import assert_equal, floats, view
+
+LOG_RATIO = [math.log(2), math.nan, 0.0, math.log(4)]
+"""Its second token is not an action."""
+
+
+@pytest.mark.parametrize(
+    ("denominator", "likelihood", "ratio"),
+    [
+        (Old(), Token(), [2, 0, 1, 4]),
+        (Old(), Sequence(), [8, 0, 8, 8]),
+        (GeometricMean(), Token(), [2, 0, 2, 2]),
+        (GeometricMean(), Sequence(), [8, 0, 8, 8]),
+        (Current(), Token(), [1, 0, 1, 1]),
+        (Current(), Sequence(), [1, 0, 1, 1]),
+    ],
+)
+def test_ratio(denominator, likelihood, ratio: list[float]):
+    logp = floats(-1, math.inf, -2, -3)[None]
+    answer = view([[1, 0, 1, 1]], logp, logp_old=logp - floats(*LOG_RATIO))
+    factors = Term(denominator=denominator, likelihood=likelihood).factors(answer, torch.ones(1, 4), torch.ones(1, 1))
+    assert_equal(factors.ratio, floats(*ratio)[None])
+
+
+def test_one_ratio_for_the_sequence_in_float32_as_well():
+    """A trust region of 3e-4 is some thousand roundings of a log-probability of -20 wide."""
+    logp = -20 * torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
+    answer = view([[1] * 50] * 3, logp, logp_old=logp - 1e-3 * torch.rand(3, 50))
+    ratio = Term(denominator=GeometricMean()).factors(answer, torch.ones(3, 50), torch.ones(3, 1)).ratio
+    assert ratio.dtype == torch.float32
+    assert (ratio == ratio[:, :1]).all()
+    assert ratio.unique().numel() == 3
+
+
+def test_no_ratio_overflows():
+    logp = torch.tensor([[-1e4, 0.0]])
+    factors = Term().factors(view([[1, 1]], logp, logp_old=logp.flip(1)), torch.ones(1, 2), torch.ones(1, 1))
+    assert factors.ratio.isfinite().all()
+    assert factors.ratio[0, 0] < 1e-20 < 1e20 < factors.ratio[0, 1]
+
+
+@pytest.mark.parametrize(("likelihood", "actions"), [(Token(), [2, 0, 1]), (Sequence(), [1, 0, 1])])
+def test_number_of_actions(likelihood, actions: list[float]):
+    assert_equal(likelihood.actions(view([[1, 0, 1], [0, 0, 0], [0, 1, 0]])), floats(*actions)[:, None])
