@@ -7,6 +7,7 @@ it, and the page forbids itself to load or send anything.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -218,6 +219,7 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         labels=[run.label for run in opened],
         differing=_differing([run.config for run in opened]),
         plotlyjs=Markup(get_plotlyjs()),
+        nonce=secrets.token_urlsafe(16),  # only the page's own scripts run
         to_yaml=lambda tree: yaml.safe_dump(tree, sort_keys=False, allow_unicode=True),
         shown=SHOWN_CHARACTERS,
         smoothed=SMOOTHED_SHARE,
