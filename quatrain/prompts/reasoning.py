@@ -119,7 +119,7 @@ def open_generated(name: str, options: Mapping[str, Any]) -> Generated:
 
 
 def as_json(value: Any) -> Any:
-    """`value` in JSON values, such that tuples and keys that are no strings can be told on reading."""
+    """`value` in JSON values: tuples and keys that are no strings can be told on reading, what is foreign becomes text."""
     match value:
         case tuple():
             return {"__tuple__": [as_json(v) for v in value]}
@@ -131,5 +131,7 @@ def as_json(value: Any) -> Any:
             return {"__items__": [[as_json(k), as_json(v)] for k, v in value.items()]}
         case np.generic():
             return value.item()
-        case _:
+        case str() | int() | float() | None:
             return value
+        case _:
+            return str(value)

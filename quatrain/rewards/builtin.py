@@ -1,0 +1,68 @@
+"""The rewards that ship. Each is a plain function of facts about an answer, as a user's own reward is; see :mod:`.reward`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from quatrain.rewards.verifiers import is_mathematics, reasoning_gym_score, same_mathematics, same_text
+
+ONE_LINE_OR_BOXED = re.compile(r"[^\n]+|(?s:.*\\boxed\{.+\}.*)")
+
+
+def correct(
+    completion: str, answer: str | None, *, info: Mapping[str, Any], compare: Literal["auto", "math", "text"] = "auto"
+) -> float:
+    """1 for a right answer, 0 for a wrong one, between for partial credit: the task's own verifier.
+
+    A reasoning-gym problem is scored by its data set, on what stands in the last ``<answer>…</answer>`` or else the whole answer.
+    Any other is compared with its reference answer as ``compare`` says: ``math`` by math-verify; ``text`` by equality up to case
+    and white space; ``auto`` by ``math`` where math-verify finds a number or LaTeX in the reference answer, else by ``text``.
+    """
+    if "reasoning_gym" in info:
+        return reasoning_gym_score(completion, info["reasoning_gym"])
+    gold = _required(answer)
+    by_math = compare == "math" or (compare == "auto" and is_mathematics(gold))
+    return float(same_mathematics(completion, gold) if by_math else same_text(completion, gold))
+
+
+def math(completion: str, answer: str | None) -> float:
+    """1 if the last expression of the answer equals the reference answer, else 0: github.com/huggingface/Math-Verify."""
+    return float(same_mathematics(completion, _required(answer)))
+
+
+def format(completion: str, *, pattern: re.Pattern[str] = ONE_LINE_OR_BOXED) -> float:
+    """1 if the stripped answer as a whole matches the regular expression ``pattern``, else 0.
+
+    The default wants one line that is not empty, or a ``\\boxed{…}`` anywhere.
+    """
+    return float(pattern.fullmatch(completion.strip()) is not None)
+
+
+def length(*, tokens: int, target_tokens: PositiveInt, per_token: PositiveFloat = 0.01) -> float:
+    """−per_token · max(0, |y| − target): a penalty for each token above a target."""
+    return -per_token * max(0, tokens - target_tokens)
+
+
+def overlong(*, tokens: int, max_answer_tokens: int, buffer_tokens: PositiveInt | None = None) -> float:
+    """max(−1, min(0, (L − B − |y|) / B)): soft over-long punishment, DAPO (arXiv:2503.14476) eq. 13.
+
+    0 up to L − B tokens, falling to −1 at L. L is ``max_answer_tokens`` of the run, B is ``buffer_tokens``; without it a fifth
+    of L, as in the paper (4096 of 20480).
+    """
+    buffer = buffer_tokens or max(1, max_answer_tokens // 5)
+    return max(-1.0, min(0.0, (max_answer_tokens - buffer - tokens) / buffer))
+
+
+def _required(answer: str | None) -> str:
+    if answer is None:
+        raise ValueError(
+            "this problem has no reference answer to compare with: give task.answer_column, or judge with another reward"
+        )
+    return answer
+
+
+BUILTIN = {function.__name__: function for function in (correct, math, format, length, overlong)}

@@ -1,0 +1,67 @@
+"""Whether an answer is right: reasoning-gym's verifiers, math-verify, and plain text."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from math_verify import parse, verify
+from reasoning_gym.dataset import ProceduralDataset
+from reasoning_gym.factory import create_dataset
+
+logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every answer that it cannot parse in time
+
+
+def final_answer(completion: str) -> str:
+    """What stands in the last ``<answer>…</answer>``, if there is one, else everything; without surrounding space."""
+    tagged = re.findall(r"(?s)<answer>(.*?)</answer>", completion)
+    return (tagged[-1] if tagged else completion).strip()
+
+
+def reasoning_gym_score(completion: str, problem: Mapping[str, Any]) -> float:
+    """The score in [0, 1] that the data set's own verifier gives to the final answer; some give partial credit."""
+    data_set = _data_set(problem["data_set"], json.dumps(problem["options"], sort_keys=True))
+    return float(data_set.score_answer(final_answer(completion), _from_json(problem["entry"])))
+
+
+def same_mathematics(completion: str, answer: str) -> bool:
+    """Whether math-verify finds the expression in `completion` equal to the one in `answer`."""
+    return verify(parse(answer), parse(completion))
+
+
+def is_mathematics(answer: str) -> bool:
+    """Whether math-verify finds an expression in `answer`: a number, or LaTeX."""
+    return bool(parse(answer))
+
+
+def same_text(completion: str, answer: str) -> bool:
+    """Whether the final answer is `answer`, up to case and white space."""
+    return _normal(final_answer(completion)) == _normal(answer)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+@functools.lru_cache(maxsize=64)
+def _data_set(name: str, options: str) -> ProceduralDataset:
+    return create_dataset(name, seed=0, size=10, **json.loads(options))
+
+
+def _from_json(value: Any) -> Any:
+    """The inverse of how the task wrote it: lists under ``__tuple__`` are tuples, pairs under ``__items__`` are dictionaries."""
+    match value:
+        case list():
+            return [_from_json(v) for v in value]
+        case {"__tuple__": items, **rest} if not rest:
+            return tuple(_from_json(v) for v in items)
+        case {"__items__": items, **rest} if not rest:
+            return {_from_json(k): _from_json(v) for k, v in items}
+        case dict():
+            return {key: _from_json(v) for key, v in value.items()}
+        case _:
+            return value
