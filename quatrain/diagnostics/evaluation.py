@@ -170,11 +170,11 @@ class Evaluation:
         estimates = {f"pass@{size}": estimate(pass_at_k(correct, size)) for size in sorted({1, *k})}
         if answers is not None:
             estimates |= {f"maj@{size}": estimate(majority_at_k(answers, correct, size)) for size in sorted({*k} - {1})}
-        partial = estimate(scores.mean(axis=1))
+        mean_score = estimate(scores.mean(axis=1))  # also refuses what is no score
         if not np.isin(scores, (0.0, 1.0)).all():
-            estimates["score"] = partial
-        shares = tuple(float(share) for share in correct.mean(axis=1))
-        return cls(task, *scores.shape, shares, estimates, seconds)
+            estimates["score"] = mean_score
+        problems, samples = scores.shape
+        return cls(task, problems, samples, tuple(correct.mean(axis=1).tolist()), estimates, seconds)
 
     @property
     def accuracy(self) -> Estimate:

@@ -252,7 +252,7 @@ def _sections(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for panel in panels:
             rest = {name: name.removeprefix(panel.rest) for name in left if panel.rest and name.startswith(panel.rest)}
             left = [name for name in left if name not in rest]
-            metrics = {name: label for name, label in (panel.metrics | rest).items() if name in recorded}
+            metrics = {name: label for name, label in {**panel.metrics, **rest}.items() if name in recorded}
             if metrics and not (panel.unit == "stacked" and len(runs) > 1):
                 drawn.append(_panel(panel, metrics, runs))
         sections.append({"title": title, "panels": drawn})

@@ -22,7 +22,7 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
-Opener = Callable[[Path, Mapping[str, Any], int], Tracker]
+Opener = Callable[[Path, Mapping[str, Any]], Tracker]
 
 TRACKERS: dict[str, Opener] = {"tensorboard": open_tensorboard, "wandb": open_wandb, "trackio": open_trackio}
 
@@ -52,10 +52,10 @@ class Trackers:
         self.close()
 
 
-def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any], *, first_step: int = 1) -> Trackers:
+def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> Trackers:
     """The trackers called `names` for the run in `folder`, with its `config` as a plain tree.
 
-    A resumed run's `first_step` is the one it goes on with: what had been logged from there on is dropped, not repeated.
+    A resumed run goes on in the same place, and the steps it repeats appear once.
 
     Raises:
         ConfigError: an unknown name, or a tracker that is not installed.
@@ -63,4 +63,4 @@ def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any],
     for name in names:
         if name not in TRACKERS:
             raise ConfigError(f"there is no tracker {name!r}: {nearest(name, TRACKERS)}")
-    return Trackers([TRACKERS[name](folder, config, first_step) for name in names])
+    return Trackers([TRACKERS[name](folder, config) for name in names])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from quatrain.config import ConfigError
 from quatrain.diagnostics.service import ServiceRun
 
 
-def open_trackio(folder: Path, config: Mapping[str, Any], first_step: int) -> ServiceRun:
+def open_trackio(folder: Path, config: Mapping[str, Any]) -> ServiceRun:
     """A run in the project ``quatrain``, named like the folder."""
     try:
-        import trackio
+        trackio = import_module("trackio")
     except ImportError:
         raise ConfigError("the tracker trackio is not installed: pip install 'quatrain[trackio]'") from None
     service = ServiceRun(folder / "trackio.json")

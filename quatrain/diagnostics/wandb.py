@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from quatrain.config import ConfigError
 from quatrain.diagnostics.service import ServiceRun
 
 
-def open_wandb(folder: Path, config: Mapping[str, Any], first_step: int) -> ServiceRun:
+def open_wandb(folder: Path, config: Mapping[str, Any]) -> ServiceRun:
     """A run in the project $WANDB_PROJECT, else ``quatrain``, named like the folder."""
     try:
-        import wandb
+        wandb = import_module("wandb")
     except ImportError:
         raise ConfigError("the tracker wandb is not installed: pip install 'quatrain[wandb]'") from None
     service = ServiceRun(folder / "wandb.json")

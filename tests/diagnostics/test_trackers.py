@@ -29,7 +29,7 @@ def test_tensorboard_holds_each_step_once(tmp_path):
     with open_trackers(["tensorboard"], tmp_path, {}) as trackers:
         for step in (1, 2, 3, 4):
             trackers.log(step, {"step": step, "reward/mean": step / 10, "kl/ref": float("nan"), "entropy": None})
-    with open_trackers(["tensorboard"], tmp_path, {}, first_step=3) as trackers:
+    with open_trackers(["tensorboard"], tmp_path, {}) as trackers:
         for step in (3, 4, 5):
             trackers.log(step, {"reward/mean": np.float32(step)})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -47,7 +47,7 @@ def test_a_service_is_sent_each_step_once(tmp_path, service):
     with open_trackers([service.name], tmp_path, {"steps": 5}) as trackers:
         for step in (1, 2, 3):
             trackers.log(step, {"step": step, "reward/mean": 0.5})
-    with open_trackers([service.name], tmp_path, {"steps": 5}, first_step=2) as trackers:
+    with open_trackers([service.name], tmp_path, {"steps": 5}) as trackers:
         for step in (2, 3, 4):
             trackers.log(step, {"reward/mean": 0.5})
     assert [entry if entry == "closed" else entry[0] for entry in service.logged] == [1, 2, 3, "closed", 4, "closed"]
