@@ -188,8 +188,7 @@ class Run:
             seed=config.seed,
         )
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
-        self.trackers = open_trackers(config.trackers, folder.path, config.model_dump(mode="json"))
-        stack.callback(self.trackers.close)
+        self.stack = stack
 
     @classmethod
     @contextmanager
@@ -220,7 +219,8 @@ class Run:
                 self.checkpoints.restore(step, manifest, self.learner)
                 self.source.load_state_dict(manifest["state"]["source"])
         self.folder.truncate_after(step)
-        self.trackers.resume(step)
+        tree = self.config.model_dump(mode="json")
+        self.trackers = self.stack.enter_context(open_trackers(self.config.trackers, self.folder.path, tree))
         return step
 
     def evaluate_before(self, done: int) -> None:
