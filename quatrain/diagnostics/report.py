@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from quatrain.config import ConfigError, read_yaml
+from quatrain.config import ConfigError, MethodConfig, ModelConfig, read_yaml
 from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference
 from quatrain.diagnostics.records import RunFolder, plain, write_atomic
 
@@ -135,7 +135,7 @@ class Run:
 
     @property
     def method(self) -> str:
-        return _name(self.config.get("method", "grpo"))
+        return _name(self.config.get("method", MethodConfig().name))
 
     @property
     def task(self) -> str:
@@ -143,7 +143,7 @@ class Run:
 
     @property
     def model(self) -> str:
-        return _name(self.config.get("model", "smollm2"))
+        return _name(self.config.get("model", ModelConfig().name))
 
     @property
     def seed(self) -> int:
