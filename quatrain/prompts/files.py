@@ -142,8 +142,10 @@ def _read_folder(folder: Path, split: str | None) -> Iterator[Row]:
         splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
         if (split or "train") not in splits:
             raise ConfigError(f"{folder} has no split {split or 'train'!r}, only {', '.join(splits)}: set task.options.split")
-        folder = folder / (split or "train")
+        folder, split = folder / (split or "train"), None
     if (folder / "state.json").is_file():
+        if split is not None:
+            raise ConfigError(f"{folder} is a single data set, without the split {split!r}: leave task.options.split out")
         parts = json.loads((folder / "state.json").read_text())["_data_files"]
         return itertools.chain.from_iterable(_read_arrow(folder / part["filename"]) for part in parts)
     files = sorted(folder.rglob("*.parquet")) or sorted(folder.rglob("*.jsonl"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Problem:
         return self.answer if self.demonstration is None else self.demonstration
 
 
+@runtime_checkable
 class Task(Protocol):
     """A source of problems without an end."""
 

@@ -11,7 +11,7 @@ from quatrain.prompts.templates import Template
 from quatrain.types import Group, Prompt
 
 PATIENCE = 1000
-"""So many draws in a row without a new question mean that a generated task has no more; a file is gone through once."""
+"""So many draws in a row without a usable question mean that a generated task has no more; a file is gone through twice."""
 
 
 class Source:
@@ -27,7 +27,7 @@ class Source:
         self.task = task
         self.template = template
         self._seed = stream_seed(seed, "training")
-        self._patience = task.size or PATIENCE
+        self._patience = 2 * task.size if task.size else PATIENCE
         self._position = 0
         """How far the training stream has been read: all that a run must remember to go on with the same prompts."""
         self._excluded = {p.question for p in template.examples}

@@ -94,7 +94,7 @@ def check_rewards(configs: Sequence[RewardConfig]) -> None:
 
 def _checked_options(config: RewardConfig, function: Callable[..., Any]) -> dict[str, Any]:
     """The options as the annotations of `function` want them."""
-    hints, options = typing.get_type_hints(function), {}
+    hints, options = typing.get_type_hints(function, include_extras=True), {}
     for name, value in config.options.items():
         try:
             options[name] = TypeAdapter(hints[name]).validate_python(value)

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from quatrain.config import RewardConfig
 from quatrain.rewards.reward import Reward, load_reward
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 2.0
 """After its time and this, a call ends the worker, should whoever waits for it be gone."""
 
 

@@ -1,0 +1,73 @@
+"""Each reward that ships, against numbers worked out by hand."""
+
+import re
+
+import pytest
+
+from quatrain.rewards import builtin
+
+
+class TestCorrect:
+    @pytest.mark.parametrize(
+        ("answer", "completion", "score"),
+        [
+            ("12", " 12\n", 1),
+            ("12", "The answer is 12.", 1),
+            ("12", "13", 0),
+            ("1/2", "0.5", 1),
+            (r"\frac{1}{2}", r"\boxed{0.5}", 1),
+            ("3 apples and 4 are 7. #### 7", "7", 1),
+            ("Paris", " paris ", 1),
+            ("blue  whale", "Blue whale", 1),
+            ("Paris", "It is Paris", 0),
+            ("Paris", "Let me think. <answer>Rome</answer> No: <answer> Paris </answer>", 1),
+        ],
+    )
+    def test_compares_numbers_by_value_and_words_by_letters(self, answer, completion, score):
+        assert builtin.correct(completion, answer, info={}) == score
+
+    def test_the_comparison_can_be_chosen(self):
+        assert builtin.correct("12.0", "12", info={}, compare="math") == 1
+        assert builtin.correct("12.0", "12", info={}, compare="text") == 0
+
+    def test_without_a_reference_answer_there_is_nothing_to_compare_with(self):
+        with pytest.raises(ValueError, match=r"no reference answer.*task\.answer_column"):
+            builtin.correct("12", None, info={})
+
+
+@pytest.mark.parametrize(("completion", "score"), [("x = 2^{3}", 0), ("so it is $8$", 1), ("5 + 3", 1), ("", 0), ("no idea", 0)])
+def test_math(completion, score):
+    assert builtin.math(completion, "8") == score
+
+
+@pytest.mark.parametrize(
+    ("completion", "score"), [(" 12\n", 1), ("", 0), (" \n", 0), ("a\nb", 0), ("First\nthen \\boxed{12} and\nso on", 1)]
+)
+def test_format_wants_one_line_or_a_box(completion, score):
+    assert builtin.format(completion) == score
+
+
+def test_format_of_a_pattern_covers_the_whole_answer():
+    digits = re.compile(r"\d+")
+    assert [builtin.format(text, pattern=digits) for text in (" 12 ", "12 apples")] == [1, 0]
+
+
+@pytest.mark.parametrize(("tokens", "reward"), [(0, 0), (100, 0), (101, -0.01), (150, -0.5)])
+def test_length(tokens, reward):
+    assert builtin.length(tokens=tokens, target_tokens=100) == pytest.approx(reward)
+
+
+class TestOverlong:
+    """DAPO's numbers: at most 20480 tokens, of which the last 4096 are the buffer."""
+
+    @pytest.mark.parametrize(
+        ("tokens", "reward"), [(0, 0), (16384, 0), (16385, -1 / 4096), (18432, -0.5), (20480, -1), (20481, -1)]
+    )
+    def test_falls_over_the_buffer(self, tokens, reward):
+        assert builtin.overlong(tokens=tokens, max_answer_tokens=20480, buffer_tokens=4096) == pytest.approx(reward)
+
+    def test_the_buffer_is_a_fifth_unless_given(self):
+        for tokens in (0, 17000, 19000, 20480):
+            default = builtin.overlong(tokens=tokens, max_answer_tokens=20480)
+            assert default == builtin.overlong(tokens=tokens, max_answer_tokens=20480, buffer_tokens=4096)
+        assert builtin.overlong(tokens=1, max_answer_tokens=1) == -1
