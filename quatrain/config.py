@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from quatrain.errors import ConfigError
+
 
 class Section(BaseModel):
     """A frozen section of the tree; unknown names are errors."""
@@ -165,10 +167,6 @@ class RunConfig(Section):
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
     sample_rollouts: Annotated[int, Field(ge=0)] = 4
     """Rollouts a step that are also written as readable text into ``rollouts.jsonl``."""
-
-
-class ConfigError(ValueError):
-    """What the user asked for cannot be: one line that names it, the value got and the way out."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

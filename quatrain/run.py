@@ -33,6 +33,7 @@ from quatrain.rollouts import Request, Rollout, Sampling, TorchEngine
 from quatrain.types import Batch, Group, Origin, Prompt
 from quatrain.update import Learner, Reference
 from quatrain.update.checkpoints import Checkpoints, save_tensors
+from quatrain.update.explain import Explanation, explain
 
 PROVIDED = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "values"})
 """Fields of a batch that a run of this kind can fill."""
@@ -115,7 +116,7 @@ def train(config: RunConfig, *, progress: Progress | None = None) -> Result:
 
     Raises:
         ConfigError: before a model is loaded.
-        TooManyBadSteps: the gradient stayed not finite; the run is saved.
+        StoppedRun: the gradient stayed not finite; the run is saved.
     """
     planned = plan(config)
     folder = RunFolder(Path(config.out) if config.out else default_run_path(config.method.name, config.task.name))
@@ -178,15 +179,7 @@ class Run:
             seed=config.seed,
             origins=self.method.origins,
         )
-        self.learner = Learner(
-            policy,
-            self.method,
-            config.update,
-            steps=config.steps,
-            temperature=config.sampling.temperature,
-            reference=self._reference(),
-            seed=config.seed,
-        )
+        self.learner = make_learner(planned, folder, policy)
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
         self.stack = stack
 
@@ -199,15 +192,6 @@ class Run:
             with progress.stage(f"loading {config.model.name}"):
                 policy = load_policy(config, critic="value" in planned.method.targets)
             yield cls(planned, folder, progress, policy, stack)
-
-    def _reference(self) -> Reference | None:
-        if "logp_ref" not in self.method.needs:
-            return None
-        config, other = self.config, None
-        if config.reference.model != "start":
-            named = ModelConfig(name=config.reference.model, dtype=config.model.dtype, device=config.model.device)
-            other = CausalLM(*load_model(named, config.seed))
-        return Reference(self.policy, keep=config.reference.placement == "keep", folder=self.folder.path, other=other)
 
     def restore(self) -> int:
         """Go back to the newest whole checkpoint; returns its step, 0 where there is none."""
@@ -320,11 +304,30 @@ def load_policy(config: RunConfig, *, critic: bool = False) -> CausalLM:
     )
 
 
+def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
+    """What turns this run's batches into weights, at the run's start."""
+    config, method = planned.config, planned.method
+    reference = None
+    if "logp_ref" in method.needs:
+        named = ModelConfig(name=config.reference.model, dtype=config.model.dtype, device=config.model.device)
+        other = None if named.name == "start" else CausalLM(*load_model(named, config.seed))
+        reference = Reference(policy, keep=config.reference.placement == "keep", folder=folder.path, other=other)
+    temperature = config.sampling.temperature
+    return Learner(
+        policy, method, config.update, steps=config.steps, temperature=temperature, reference=reference, seed=config.seed
+    )
+
+
 def make_template(planned: Plan, policy: CausalLM) -> Template:
     """How the task's problems are put to this policy."""
     suits = advice(planned.config.model)
     return resolve_template(
-        planned.config.task, planned.task, policy.tokenizer, style=suits.template, examples=suits.examples, seed=planned.config.seed
+        planned.config.task,
+        planned.task,
+        policy.tokenizer,
+        style=suits.template,
+        examples=suits.examples,
+        seed=planned.config.seed,
     )
 
 
@@ -371,9 +374,91 @@ def measure(
     asked = [prompt for prompt in prompts for _ in range(samples)]
     scores = torch.tensor(judge.correct(asked, texts)).view(len(prompts), samples)
     answers = [[text.strip() or None for text in texts[i * samples : (i + 1) * samples]] for i in range(len(prompts))]
-    return Evaluation.of(
-        task, scores, answers=answers if max(k) > 1 else None, k=list(k), seconds=time.perf_counter() - began
+    return Evaluation.of(task, scores, answers=answers if max(k) > 1 else None, k=list(k), seconds=time.perf_counter() - began)
+
+
+def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evaluation:
+    """Measure a model, or the newest checkpoint of the run in the folder `name`, on held-out problems.
+
+    `settings` are a run's, as ``key=value``. A run's own settings, held-out problems included, hold unless others are given.
+    """
+    folder = RunFolder(Path(name))
+    if not folder.is_run and task is None:
+        raise ConfigError(f"say what to evaluate {name!r} on: --task reasoning_gym:NAME, or a file; a run folder brings its own")
+    tree = read_yaml(folder.config) if folder.is_run else {"model": name, "method": "sft"}
+    planned = plan(load(tree | ({"task": task} if task else {}), settings))
+    config = planned.config
+    with Progress(0, f"evaluating {name} on {config.task.name}") as progress:
+        with progress.stage(f"loading {config.model.name}"):
+            policy = load_policy(config)
+        if folder.is_run:
+            found = Checkpoints(folder.checkpoints).newest(progress.note)
+            if found is None:
+                raise ConfigError(
+                    f"the run {name} has no whole checkpoint yet: evaluate the model it starts from, {config.model.name}"
+                )
+            policy.load(Checkpoints(folder.checkpoints).path(found[0]) / "model")
+            progress.note(f"the checkpoint after step {found[0]}")
+        template = make_template(planned, policy)
+        source = Source(planned.task, template, seed=config.seed, held_out=config.evaluate.problems)
+        engine = TorchEngine(policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass)
+        with Judge(config.rewards, config.max_answer_tokens) as judge, progress.stage("answering and judging"):
+            return measure(
+                engine,
+                judge,
+                source.held_out,
+                lambda text: encode(policy, template, text),
+                evaluation_sampling(config, make_sampling(config, template)),
+                task=config.task.name,
+                samples=config.evaluate.samples,
+                k=config.evaluate.k,
+                seed=config.seed,
+            )
+
+
+@dataclass(frozen=True)
+class Replayed(Explanation):
+    """A step that was run again."""
+
+    verdict: str
+    same: bool
+    """Whether every bit of the weights after the step is as it was."""
+
+
+def replay(path: Path, step: int, *, tokens: int = 12) -> Replayed:
+    """Run one recorded step again, from the checkpoint before it and the recorded rollouts.
+
+    Raises:
+        ConfigError: there is no such run or step.
+    """
+    planned, folder = open_run(path)
+    recorded = {record["step"]: record for record in folder.metrics.read()}
+    if step not in recorded:
+        known = f"it has steps 1 to {max(recorded)}" if recorded else "it has none yet"
+        raise ConfigError(f"the run {path} has no recorded step {step}: {known}")
+    with Progress(0, f"replaying step {step} of {path}") as progress:
+        with progress.stage(f"loading {planned.config.model.name}"):
+            policy = load_policy(planned.config, critic="value" in planned.method.targets)
+        learner = make_learner(planned, folder, policy)
+        checkpoints = Checkpoints(folder.checkpoints)
+        found = checkpoints.newest(progress.note, at_most=step - 1)
+        start = found[0] if found else 0
+        if found:
+            checkpoints.restore(*found, learner)
+        with progress.stage(f"going from step {start} to step {step}"):
+            for before in range(start + 1, step):
+                learner.learn(recorded_batch(folder, before), before)
+            batch = recorded_batch(folder, step)
+            made_of = explain(learner, batch, step, tokens) if batch.size else Explanation((), ())
+            learner.learn(batch, step)
+    same = learner.fingerprint() == recorded[step]["fingerprint"]
+    outcome = (
+        "the weights after it are the recorded ones, to the bit" if same else "the weights after it DIFFER from the recorded ones"
     )
+    verdict = (
+        f"step {step}, from {f'the checkpoint of step {start}' if found else 'the start'}: {outcome} ({learner.fingerprint()})"
+    )
+    return Replayed(made_of.terms, made_of.tokens, verdict, same)
 
 
 @contextmanager

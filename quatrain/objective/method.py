@@ -259,7 +259,7 @@ class Method:
         return torch.zeros_like(logp) if result is None else result
 
     def replace(self, **changes: Any) -> Method:
-        """A method with other lines in its first term (``mask=…``), other terms (``kl=…``, None to drop), or other words about it."""
+        """A method with other lines in its first term (``mask=…``), other terms (``kl=…``, None to drop), or another claim."""
         first, *rest = self.terms
         about = {name: changes.pop(name) for name in ("paper", "claim", "aka", "status") if name in changes}
         named = {term.name: changes.pop(term.name) for term in self.terms if term.name in changes}

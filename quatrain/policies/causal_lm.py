@@ -152,9 +152,7 @@ class CausalLM:
         self.peft.merge_adapter()
         try:
             state = {
-                name.replace(".base_layer", ""): value
-                for name, value in self.base.state_dict().items()
-                if ".lora_" not in name
+                name.replace(".base_layer", ""): value for name, value in self.base.state_dict().items() if ".lora_" not in name
             }
             _loadable(self.base).save_pretrained(folder, state_dict=state, safe_serialization=True)
             self.tokenizer.save_pretrained(folder)

@@ -261,7 +261,9 @@ class _SlotCache(Cache):
         """Where the next pass writes, and how many slots it reads."""
         self.slots, self.used, self.capacity = slots, used, capacity
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         both = self.stored.get(layer_idx)
         if both is None or both[0].shape[2] < self.capacity:
             both = tuple(self._grown(old, new) for old, new in zip(both or (None, None), (key_states, value_states), strict=True))

@@ -49,7 +49,9 @@ class Rollout:
         written = iter(self.engine.generate(requests, self.sampling))
         groups = []
         for prompt, t, ok in zip(prompts, tokens, fits, strict=True):
-            members = [self._answer(prompt, t, next(written), version) if ok else self._too_long(prompt, t) for _ in range(samples)]
+            members = [
+                self._answer(prompt, t, next(written), version) if ok else self._too_long(prompt, t) for _ in range(samples)
+            ]
             if Origin.DEMONSTRATION in self.origins:
                 members.append(self._demonstration(prompt, t))
             groups.append(Group(prompt, tuple(members)))

@@ -1,6 +1,6 @@
 """From rollouts to new weights."""
 
-from quatrain.update.learner import Learner, TooManyBadSteps
+from quatrain.update.learner import Learner
 from quatrain.update.reference import Reference
 
-__all__ = ["Learner", "Reference", "TooManyBadSteps"]
+__all__ = ["Learner", "Reference"]

@@ -49,7 +49,11 @@ class Targets:
 
     def spread(self, value: Float[Tensor, "K"]) -> Float[Tensor, "B T"]:
         """Values of targets laid out over sequences, 0 where there is no action."""
-        return value[self.index.clamp(min=0)].where(self.index >= 0, 0) if len(value) else torch.zeros_like(self.index, dtype=value.dtype)
+        return (
+            value[self.index.clamp(min=0)].where(self.index >= 0, 0)
+            if len(value)
+            else torch.zeros_like(self.index, dtype=value.dtype)
+        )
 
     def gather(self, weight: Float[Tensor, "B T"]) -> Float[Tensor, "K"]:
         """The sum of the weights of all actions that are the same target."""
@@ -71,7 +75,13 @@ Weigh = Callable[[Scores], Scores]
 
 
 def score(
-    policy: CausalLM, hidden: Float[Tensor, "N D"], targets: Targets, *, temperature: float, head_rows: int, weigh: Weigh | None = None
+    policy: CausalLM,
+    hidden: Float[Tensor, "N D"],
+    targets: Targets,
+    *,
+    temperature: float,
+    head_rows: int,
+    weigh: Weigh | None = None,
 ) -> Scores:
     """The scores of `targets`, without gradient; with `weigh`, the gradient Σ w ∇score is also added to all parameters.
 

@@ -13,15 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quatrain.config import UpdateConfig
+from quatrain.errors import StoppedRun
 from quatrain.objective import Bound, Method, Weights
 from quatrain.policies import CausalLM, partition, plant
 from quatrain.types import Batch
 from quatrain.update.fused import Scores, Targets, score
 from quatrain.update.reference import Reference
-
-
-class TooManyBadSteps(RuntimeError):
-    """Several updates in a row had a gradient that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Learner:
         """All epochs and minibatches of one batch; returns their mean metrics.
 
         Raises:
-            TooManyBadSteps: after ``max_bad_steps`` skipped updates in a row.
+            StoppedRun: after ``max_bad_steps`` skipped updates in a row.
         """
         batch = batch.to(self.policy.device)
         collected: list[dict[str, float]] = []
@@ -126,7 +123,7 @@ class Learner:
         self.skipped += not finite
         self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
         if self.bad_in_a_row >= self.config.max_bad_steps:
-            raise TooManyBadSteps(
+            raise StoppedRun(
                 f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}); they were skipped. "
                 "Lower update.lr, or look at ratio/max and entropy before that point"
             )
@@ -139,7 +136,7 @@ class Learner:
         """
         batch = bound.batch
         assert batch.tokens is not None and batch.action is not None
-        old_is_now = "logp_old" in self.method.needs and not self._has_old(batch)
+        old_is_now = "logp_old" in self.method.needs and not self.has_old(batch)
         logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
         entropy = torch.zeros_like(logp)
         error, count = 0.0, int(batch.action.sum())
@@ -180,6 +177,22 @@ class Learner:
             out.entropy[index] = targets.spread(scores.entropy).to(logp)
             if out.value is not None and scores.value is not None:
                 out.value[index] = targets.spread(scores.value).to(logp)
+        return out
+
+    def sensitivity(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """‖∂log π/∂h‖ of each action at the last hidden state h it is predicted from."""
+        assert batch.action is not None
+        out = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
+        for index in self._passes(batch):
+            forest, targets = self._plant(batch.rows(index))
+            with torch.no_grad():
+                hidden = self.policy.hidden_of(forest)
+            norms = []
+            for some in torch.arange(len(targets.token), device=hidden.device).split(self.config.head_rows):
+                state = hidden[targets.rows[targets.row[some]]].requires_grad_()
+                logp = torch.log_softmax(self.policy.logits(state) / self.temperature, -1).gather(-1, targets.token[some, None])
+                norms.append(torch.autograd.grad(logp.sum(), state)[0].norm(dim=-1))
+            out[index] = targets.spread(torch.cat(norms)).to(out)
         return out
 
     def lr(self) -> float:
@@ -227,7 +240,8 @@ class Learner:
     def _fused(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "head_rows": self.config.head_rows}
 
-    def _has_old(self, batch: Batch) -> bool:
+    def has_old(self, batch: Batch) -> bool:
+        """Whether `prepare` scored the policy at the start of the update; otherwise the update's own forward pass tells."""
         return self.config.epochs * self.config.minibatches > 1 or batch.values is not None
 
     def _passes(self, batch: Batch) -> list[Tensor]:

@@ -31,7 +31,9 @@ class Reference:
         self.file: Path | None = None
         if other is not None:
             if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-                raise ConfigError("the reference model has another vocabulary than the trained one: choose one of the same family")
+                raise ConfigError(
+                    "the reference model has another vocabulary than the trained one: choose one of the same family"
+                )
             self.kept = _frozen(other)
         elif policy.peft is None and keep:
             self.kept = _frozen(copy.copy(policy), copy_weights=True)

@@ -1,0 +1,152 @@
+"""The command line. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from quatrain.errors import ConfigError, StoppedRun
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+"""Exit codes."""
+BODIES = {
+    "train": "running",
+    "evaluate": "running",
+    "replay": "running",
+    "report": "running",
+    "methods": "catalogue",
+    "tasks": "problems",
+}
+"""The module of `quatrain.commands` in which each command lives."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line with the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            options = [option for action in self._actions for option in action.option_strings]
+            close = difflib.get_close_matches(unknown.split()[0].split("=")[0], options, n=1)
+            message = f"there is no argument {unknown}" + (f": did you mean {close[0]}?" if close else "")
+        self.exit(WRONG_USAGE, f"quatrain: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="quatrain",
+        description="Reinforcement-learning post-training. Every method is four interchangeable lines, and one engine runs them all.",
+        epilog="Start with:  quatrain train smollm2-chain-sum",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, about: str, body: str, examples: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            epilog="examples:\n" + "\n".join("  " + line for line in examples.splitlines()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(body=body)
+        return sub
+
+    train = command(
+        "train",
+        "post-train a model, or go on with a run",
+        "train",
+        "quatrain train smollm2-chain-sum\n"
+        "quatrain train my-recipe.yaml --seed 1\n"
+        "quatrain train --method grpo --task reasoning_gym:chain_sum --model smollm2 --set update.lr=1e-5\n"
+        "quatrain train --method dapo --task problems.jsonl --model path/to/model --reward correct --reward my.py:short=0.1\n"
+        "quatrain train --resume runs/2026-01-01-grpo-chain_sum-1",
+    )
+    train.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; options are applied on top of it")
+    train.add_argument("--method", help="a method's id or alias; see `quatrain methods`")
+    train.add_argument("--task", help="reasoning_gym:NAME[?option=value&…], a JSONL or Parquet file, or a data-set folder")
+    train.add_argument("--model", help="smollm2, tiny, or a Hugging Face causal language model (folder or id)")
+    train.add_argument(
+        "--reward", action="append", metavar="NAME[=WEIGHT]", help="a builtin, or path/to/module.py:function; repeat"
+    )
+    train.add_argument("--seed", help="decides everything that is drawn; default 0")
+    train.add_argument("--out", metavar="RUN", help="the run folder; default runs/DATE-METHOD-TASK-N")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat")
+    train.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, to the same bits")
+
+    evaluate = command(
+        "evaluate",
+        "measure a model or a run on held-out problems: pass@1, pass@k and maj@k, with intervals",
+        "evaluate",
+        "quatrain evaluate smollm2 --task 'reasoning_gym:chain_sum?max_terms=2'\n"
+        "quatrain evaluate runs/2026-01-01-grpo-chain_sum-1\n"
+        "quatrain evaluate path/to/model --task problems.jsonl --samples 16 --k 1,4,16",
+    )
+    evaluate.add_argument("model", metavar="MODEL|RUN", help="a model as in `train`, or a run folder")
+    evaluate.add_argument("--task", help="as in `train`; a run's own task if left out")
+    evaluate.add_argument("--problems", default="200", help="how many held-out problems; default 200")
+    evaluate.add_argument("--samples", default="1", help="answers per problem; one is greedy, several are sampled; default 1")
+    evaluate.add_argument("--k", default=None, help="the k of pass@k and maj@k, separated by commas; default 1 and --samples")
+    evaluate.add_argument("--seed", help="which held-out problems; default 0, or the run's")
+    evaluate.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat"
+    )
+    evaluate.add_argument("--json", metavar="FILE", help="also write the result here")
+
+    methods = command(
+        "methods",
+        "list the methods, show one, or compare two",
+        "methods",
+        "quatrain methods\nquatrain methods show grpo\nquatrain methods diff grpo dapo",
+    )
+    methods.add_argument("what", nargs="?", choices=("list", "show", "diff"), default="list")
+    methods.add_argument("names", nargs="*", metavar="ID")
+
+    tasks = command("tasks", "list the tasks, or show one task's options", "tasks", "quatrain tasks\nquatrain tasks chain_sum")
+    tasks.add_argument("name", nargs="?")
+
+    report = command(
+        "report", "write one page about one or several runs", "report", "quatrain report runs/a runs/b --out both.html"
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN")
+    report.add_argument("--out", metavar="FILE", help="default: report.html in the first run's folder")
+
+    replay = command(
+        "replay",
+        "run one recorded step again, to the same bits, and show what its gradient was made of",
+        "replay",
+        "quatrain replay runs/2026-01-01-grpo-chain_sum-1 --step 7",
+    )
+    replay.add_argument("run", metavar="RUN")
+    replay.add_argument("--step", required=True, type=int)
+    replay.add_argument("--tokens", type=int, default=12, help="how many tokens are shown; default 12")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line; returns the exit code."""
+    given = parser().parse_args(arguments)
+    if given.body in ("train", "evaluate", "replay"):
+        print("quatrain: starting …", file=sys.stderr, flush=True)
+    try:
+        getattr(importlib.import_module(f"quatrain.commands.{BODIES[given.body]}"), given.body)(given)
+    except ConfigError as error:
+        print(f"quatrain: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except StoppedRun as error:
+        print(f"quatrain: the run was stopped and saved: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("quatrain: interrupted; what was checkpointed is kept, go on with `quatrain train --resume RUN`", file=sys.stderr)
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        print("quatrain: failed; a run goes on from its last checkpoint with `quatrain train --resume RUN`", file=sys.stderr)
+        return FAILED
+    return DONE

@@ -1,0 +1,65 @@
+"""The command that looks into the catalogue."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from rich.console import Console
+from rich.table import Table
+
+from quatrain.config import ConfigError
+from quatrain.methods import METHODS, method
+from quatrain.objective import difference
+
+
+def methods(given: Namespace) -> None:
+    """List the catalogue, show one row, or print where two differ."""
+    wanted = {"list": 0, "show": 1, "diff": 2}[given.what]
+    if len(given.names) != wanted:
+        usage = {"list": "quatrain methods", "show": "quatrain methods show ID", "diff": "quatrain methods diff ID ID"}[
+            given.what
+        ]
+        raise ConfigError(f"`methods {given.what}` takes {wanted} ids and got {len(given.names)}: write {usage}")
+    rows = [method(name) for name in given.names]
+    console = Console(highlight=False)
+    if given.what == "list":
+        console.print(table())
+    elif given.what == "show":
+        console.print(rows[0].explain(), markup=False, soft_wrap=True)
+    else:
+        differing = Table("line", *given.names)
+        for line, left, right in difference(*rows):
+            differing.add_row(line, left, right)
+        console.print(differing if differing.row_count else "they are the same method")
+
+
+def table() -> Table:
+    """The catalogue by its lines."""
+    out = Table()
+    for column in ("method", "mask", "denominator", "advantage", "likelihood", "reduce", "further terms", "paper"):
+        out.add_column(column, overflow="fold")
+    for name, row in METHODS.items():
+        lines = dict(row.lines())
+        further = ", ".join(term.name for term in row.terms[1:] if term.coefficient)
+        out.add_row(
+            name, *(lines[line] for line in ("mask", "denominator", "advantage", "likelihood", "reduce")), further, row.paper
+        )
+    return out
+
+
+def markdown() -> str:
+    """The catalogue as a table for the README and the documentation."""
+    head = "| method | mask | denominator π_ref | advantage | reduce | further terms | paper |\n|---|---|---|---|---|---|---|"
+    body = []
+    for name, row in METHODS.items():
+        lines = dict(row.lines())
+        cells = [lines[line] for line in ("mask", "denominator", "advantage", "reduce")]
+        further = ", ".join(f"{term.name} {term.coefficient:g}" for term in row.terms[1:] if term.coefficient)
+        body.append(f"| `{name}` | {' | '.join(cells)} | {further} | {_link(row.paper)} |")
+    return "\n".join([head, *body])
+
+
+def _link(paper: str) -> str:
+    kind, _, number = paper.partition(":")
+    place = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}[kind]
+    return f"[{paper}]({place}{number})"

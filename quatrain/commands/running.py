@@ -1,0 +1,118 @@
+"""Commands that load a model: train, evaluate, replay, report."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from quatrain.config import ConfigError, load, nearest, read_yaml
+from quatrain.diagnostics.records import write_atomic
+from quatrain.diagnostics.report import write_report
+from quatrain.recipes import RECIPES
+from quatrain.run import Result, measure_model, resume
+from quatrain.run import replay as replay_run
+from quatrain.run import train as train_run
+
+
+def train(given: Namespace) -> None:
+    """Post-train, from a recipe and options or from where a run stopped, and say what came of it."""
+    if given.resume is not None:
+        others = [name for name in ("recipe", "method", "task", "model", "reward", "seed", "out") if getattr(given, name)]
+        if others or given.set:
+            raise ConfigError(f"--resume goes on with the run's own settings: leave out {', '.join(others) or '--set'}")
+        _say(resume(Path(given.resume)))
+        return
+    tree = recipe(given.recipe) if given.recipe else {}
+    settings = [f"{name}={json.dumps(getattr(given, name))}" for name in ("method", "model", "out") if getattr(given, name)]
+    if given.task:
+        tree = {key: value for key, value in tree.items() if key != "task"} | {"task": given.task}
+    settings += [f"seed={given.seed}"] if given.seed is not None else []
+    if given.reward:
+        tree = tree | {"rewards": [_reward(text) for text in given.reward]}
+    if not tree and not settings and not given.set:
+        raise ConfigError("say what to train: a recipe (quatrain train smollm2-chain-sum), or --method, --task and --model")
+    _say(train_run(load(tree, [*settings, *given.set])))
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """The settings of a named recipe or of a YAML file."""
+    if name in RECIPES:
+        return dict(RECIPES[name].config)
+    if Path(name).suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}; a file's name ends in .yaml")
+    return read_yaml(Path(name))
+
+
+def evaluate(given: Namespace) -> None:
+    """Measure a model or a run."""
+    sizes = given.k or (given.samples if given.samples == "1" else f"1,{given.samples}")
+    settings = [f"evaluate.problems={given.problems}", f"evaluate.samples={given.samples}", f"evaluate.k=[{sizes}]"]
+    settings += [f"seed={given.seed}"] if given.seed is not None else []
+    result = measure_model(given.model, given.task, [*settings, *given.set])
+    Console(highlight=False).print("\n".join(result.lines()), markup=False)
+    if given.json:
+        write_atomic(Path(given.json), json.dumps(result.to_json(), indent=1) + "\n")
+
+
+def report(given: Namespace) -> None:
+    """Write one page about the runs."""
+    runs = [Path(run) for run in given.runs]
+    out = Path(given.out) if given.out else runs[0] / "report.html"
+    write_report(runs, out)
+    print(out)
+
+
+def replay(given: Namespace) -> None:
+    """Run a step again and show what its gradient was made of."""
+    again = replay_run(Path(given.run), given.step, tokens=given.tokens)
+    console = Console(highlight=False)
+    console.print(again.verdict, markup=False)
+    terms = Table(title="the gradient by term", title_justify="left")
+    for column in ("term", "norm", "cosine with the whole", "actions", "mask passed", "mean |advantage|", "ratio p01 … p99"):
+        terms.add_column(column, justify="left" if column == "term" else "right")
+    for term in again.terms:
+        low, high = term.ratio
+        terms.add_row(
+            term.name, f"{term.norm:.4g}", f"{term.cosine:+.3f}", str(term.actions), f"{term.passed:.1%}", f"{term.advantage:.3g}",
+            f"{low:.4f} … {high:.4f}",
+        )  # fmt: skip
+    console.print(terms)
+    tokens = Table(title=f"the {len(again.tokens)} tokens that pulled most", title_justify="left")
+    for column in ("token", "after", "prompt", "pull", "weight", "= share", "· mask", "· advantage", "· ratio", "log π"):
+        tokens.add_column(column, justify="left" if column in ("token", "after") else "right")
+    for t in again.tokens:
+        f = t.factors
+        tokens.add_row(
+            repr(t.text), repr(t.before), str(t.prompt_id), f"{t.pull:.1%}", f"{t.weight:+.2e}", f"{f[0]:.2e}", f"{f[1]:.2f}",
+            f"{f[2]:+.3f}", f"{f[3]:.4f}", f"{t.logp:.3f}",
+        )  # fmt: skip
+    console.print(tokens)
+    if not again.same:
+        raise RuntimeError("the step did not come out the same: other versions, another thread count or another machine")
+
+
+def _reward(text: str) -> dict[str, Any]:
+    """``my.py:short=0.1`` as a reward's settings."""
+    name, equals, weight = text.partition("=")
+    try:
+        return {"name": name, "weight": float(weight)} if equals else {"name": name}
+    except ValueError:
+        raise ConfigError(f"--reward {text}: the weight {weight!r} is not a number, write for example {name}=0.2") from None
+
+
+def _say(result: Result) -> None:
+    """The last lines of a run."""
+    lines = []
+    if result.before is not None and result.after is not None:
+        n = result.after.problems
+        lines.append(f"accuracy   {result.before.accuracy} → {result.after.accuracy} on {n} held-out problems (95 % intervals)")
+        lines.append(f"difference {result.gain:+.2f}")
+    folder = result.folder
+    lines += [f"run        {folder}", f"report     {folder / 'report.html'}", f"model      {folder / 'model'}"]
+    console = Console(highlight=False)
+    console.print("\n".join(lines), markup=False, soft_wrap=True)

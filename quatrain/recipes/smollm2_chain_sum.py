@@ -1,0 +1,25 @@
+"""SmolLM2-135M learns to add and subtract: the demo."""
+
+from quatrain.recipes.recipe import Recipe
+
+RECIPE = Recipe(
+    about="SmolLM2-135M-Instruct learns sums and differences of two numbers, from a verifier's word alone.",
+    config={
+        "method": "dr_grpo",
+        "model": "smollm2",
+        "task": {
+            "name": "reasoning_gym:chain_sum",
+            "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
+            "template": "plain",
+            "examples": 4,
+        },
+        "steps": 40,
+        "prompts_per_step": 16,
+        "group_size": 8,
+        "max_answer_tokens": 8,
+        "update": {"lr": 2e-5},
+        "evaluate": {"every": 10, "problems": 200, "progress_problems": 50},
+        "checkpoint": {"every": 20, "keep": 1},
+    },
+    expects="to be measured",
+)
