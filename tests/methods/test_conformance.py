@@ -13,6 +13,7 @@ from quatrain.methods import METHODS
 from quatrain.objective import Current, Everywhere, Method, Weights, describe, difference, signature
 from quatrain.types import Batch
 from tests.reference import LOSSES, Case, Shape, draw, shapes
+from tests.reference.batches import SEQUENCE_KINKS, TOKEN_KINKS, VALUE_KINKS
 
 EXEMPT: dict[str, dict[str, str]] = {
     "collapses on policy": {
@@ -107,6 +108,26 @@ def test_exemptions_are_of_rows():
 @given(shape=shapes())
 def test_equals_published_loss(name: str, shape: Shape):
     case = draw(shape)
+    assert_same(all_weights(METHODS[name], case), minus_gradient(name, case), rtol=1e-8, atol=1e-12)
+
+
+@every_row()
+def test_bounds_are_those_of_the_paper(name: str):
+    """A good and a bad answer of one token just below and just above each, and critics likewise."""
+    kinks = torch.tensor([*TOKEN_KINKS, *SEQUENCE_KINKS], dtype=torch.float64)
+    logp = torch.cat([kinks - 1e-5, kinks + 1e-5]).repeat_interleave(2)[:, None]
+    moved = torch.tensor([kink + side for kink in VALUE_KINKS for side in (-1e-5, 1e-5)], dtype=torch.float64)
+    (origin,) = METHODS[name].origins
+    batch = Batch(
+        action=torch.ones_like(logp, dtype=torch.bool),
+        logp_old=torch.zeros_like(logp),
+        logp_ref=torch.zeros_like(logp),
+        values=torch.zeros_like(logp),
+        reward=torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(len(logp) // 2),
+        prompt_id=torch.arange(len(logp)) // 2,
+        origin=torch.full((len(logp),), origin.code),
+    )
+    case = Case(batch, logp, moved.repeat_interleave(2).repeat(len(logp) // 8)[:, None])
     assert_same(all_weights(METHODS[name], case), minus_gradient(name, case), rtol=1e-8, atol=1e-12)
 
 
