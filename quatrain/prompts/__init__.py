@@ -1,9 +1,9 @@
 """Which problems, and how they are put to the policy."""
 
 from quatrain.prompts.problem import Problem, Task
-from quatrain.prompts.reasoning import DataSet, describe
+from quatrain.prompts.reasoning import DataSet, describe, task_names
 from quatrain.prompts.source import Source
-from quatrain.prompts.tasks import open_task, task_names
+from quatrain.prompts.tasks import open_task
 from quatrain.prompts.templates import Template, resolve_template
 
 __all__ = [

@@ -36,7 +36,7 @@ class DataSet:
     """Its options and their defaults."""
 
 
-def data_sets() -> list[DataSet]:
+def task_names() -> list[DataSet]:
     """Every reasoning-gym data set that a task can be made of, by category and name."""
     found = [describe(name) for name in DATASETS if name != "composite"]
     return sorted(found, key=lambda d: (d.category, d.name))
@@ -80,16 +80,17 @@ class Generated:
         return create_dataset(self.data_set, seed=seed, size=BLOCK, **self.options)
 
     def _problem(self, block: Any, place: int) -> Problem:
-        for attempt in range(ATTEMPTS):
-            try:
-                entry = block[place]
-                break
-            except Exception:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                block = self._make(block.seed + 7919 * BLOCK)
+        entry = self._entry(block, place)
         verifier = {"data_set": self.data_set, "options": dict(self.options), "entry": as_json(entry)}
         return Problem(entry["question"], entry["answer"], info={"reasoning_gym": verifier})
+
+    def _entry(self, block: Any, place: int) -> dict[str, Any]:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return block[place]
+            except Exception:
+                block = self._make(block.seed + 7919 * BLOCK)
+        return block[place]
 
 
 def open_generated(name: str, options: Mapping[str, Any]) -> Generated:

@@ -11,7 +11,7 @@ from reasoning_gym.factory import DATASETS
 from quatrain.config import ConfigError, TaskConfig
 from quatrain.prompts.files import open_rows
 from quatrain.prompts.problem import Task
-from quatrain.prompts.reasoning import DataSet, data_sets, open_generated
+from quatrain.prompts.reasoning import open_generated
 
 PREFIX = "reasoning_gym:"
 
@@ -31,11 +31,6 @@ def open_task(config: TaskConfig) -> Task:
     if config.name.partition("?")[0] in DATASETS and not Path(config.name).exists():
         raise ConfigError(f"there is no task {config.name!r}: for the reasoning-gym data set write {PREFIX}{config.name}")
     return open_rows(config)
-
-
-def task_names() -> list[DataSet]:
-    """Every reasoning-gym data set with its category and options, in the order to list them."""
-    return data_sets()
 
 
 def _parse_query(query: str) -> dict[str, Any]:

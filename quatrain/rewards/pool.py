@@ -95,7 +95,7 @@ class _Worker:
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "quatrain.rewards.worker"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path or folder for path in sys.path), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C is for the run, which then ends its workers
