@@ -13,23 +13,28 @@ FILES = sorted(ROOT.rglob("*.py"))
 STAGES = {"prompts", "rollouts", "rewards", "objective", "update"}
 EVERYTHING = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
 
+SHARED = {"types", "config", "errors"}
+
 STAR: dict[str, set[str]] = {
     "types": set(),
-    "config": set(),
-    "policies": {"types", "config"},
-    "envs": {"types", "config"},
-    "prompts": {"types", "config"},
-    "rollouts": {"types", "config", "policies"},
-    "rewards": {"types", "config"},
-    "objective": {"types", "config"},
-    "update": {"types", "config", "policies"},
-    "methods": {"types", "config", "objective"},
-    "recipes": {"types", "config", "methods"},
-    "diagnostics": {"types", "config"},
-    "loop": {"types", "config", "diagnostics"},
-    "run": EVERYTHING - {"cli"},
+    "errors": set(),
+    "config": {"errors"},
+    "policies": SHARED,
+    "envs": SHARED,
+    "prompts": SHARED,
+    "rollouts": SHARED | {"policies"},
+    "rewards": SHARED,
+    "objective": SHARED,
+    "update": SHARED | {"policies"},
+    "methods": SHARED | {"objective"},
+    "recipes": SHARED | {"methods"},
+    "diagnostics": SHARED,
+    "loop": SHARED | {"diagnostics"},
+    "run": EVERYTHING - {"cli", "commands"},
+    "commands": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
-    "__init__": EVERYTHING - {"cli"},
+    "__init__": EVERYTHING - {"cli", "commands"},
+    "__main__": {"cli"},
 }
 """What each module or package of quatrain imports of the others, besides itself."""
 

@@ -85,7 +85,7 @@ class Relative:
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.reward is not None
         reward = view.batch.reward.double()
-        advantage = reward
+        advantage, constant = reward, torch.zeros_like(view.included)
         if self.baseline != "none":
             key = self._key(view, "batch" if self.baseline == "batch" else "group")
             mean, _, count, constant = _statistics(reward, key, view.included)
@@ -95,8 +95,7 @@ class Relative:
         if self.scale != "none":
             _, deviation, _, _ = _statistics(reward, self._key(view, self.scale), view.included)
             advantage = advantage / (deviation + self.eps)
-        if self.baseline != "none":
-            advantage = advantage.where(~constant, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
+        advantage = advantage.where(~constant, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
         return advantage[:, None].expand(view.action.shape)
 
     @staticmethod
