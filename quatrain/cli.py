@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(
         prog="quatrain",
-        description="Reinforcement-learning post-training. Every method is four interchangeable lines, and one engine runs them all.",
+        description="Reinforcement-learning post-training: every method is four interchangeable lines, one engine runs them all.",
         epilog="Start with:  quatrain train smollm2-chain-sum",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

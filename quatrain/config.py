@@ -6,6 +6,7 @@ that names the setting, the value got and the way out, before anything heavy is 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ class CheckpointConfig(Section):
 
 class EvaluateConfig(Section):
     every: Annotated[int, Field(ge=0)] = 10
-    """Steps between evaluations on held-out problems; 0 evaluates only before and after, -- and not at all with ``problems: 0``."""
+    """Steps between evaluations on held-out problems; 0 evaluates before and after only. ``problems: 0`` never does."""
     problems: Annotated[int, Field(ge=0)] = 200
     """Held-out problems; none of them is ever trained on."""
     progress_problems: PositiveInt = 64
@@ -189,10 +190,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key.strip()}: the value {value!r} is not valid YAML ({str(error).splitlines()[0]})") from None
     if isinstance(parsed, str):
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     return key.strip(), parsed
 
 

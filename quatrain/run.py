@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 import yaml
@@ -101,8 +102,8 @@ def _check_composition(config: RunConfig, method: Method) -> None:
         raise ConfigError("sampling.temperature is 0, so all answers of a group are the same: set it above 0")
     if config.update.minibatches > config.prompts_per_step:
         raise ConfigError(
-            f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups are "
-            "never split: lower update.minibatches or raise prompts_per_step"
+            f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups "
+            "are never split: lower update.minibatches or raise prompts_per_step"
         )
     too_large = [k for k in config.evaluate.k if k > config.evaluate.samples]
     if too_large:
@@ -347,7 +348,7 @@ def evaluation_sampling(config: RunConfig, training: Sampling) -> Sampling:
 
 def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
     """A prompt's text as tokens; never none, so that there is something to predict from."""
-    tokens: list[int] = policy.tokenizer(text, add_special_tokens=template.add_special_tokens)["input_ids"]
+    tokens = policy.tokenizer(text, add_special_tokens=template.add_special_tokens)["input_ids"]
     return tokens or [policy.tokenizer.bos_token_id or 0]
 
 
@@ -372,7 +373,7 @@ def measure(
     ]
     texts = [completion.text for completion in engine.generate(requests, sampling)]
     asked = [prompt for prompt in prompts for _ in range(samples)]
-    scores = torch.tensor(judge.correct(asked, texts)).view(len(prompts), samples)
+    scores = np.reshape(judge.correct(asked, texts), (len(prompts), samples))
     answers = [[text.strip() or None for text in texts[i * samples : (i + 1) * samples]] for i in range(len(prompts))]
     return Evaluation.of(task, scores, answers=answers if max(k) > 1 else None, k=list(k), seconds=time.perf_counter() - began)
 

@@ -28,7 +28,8 @@ def train(given: Namespace) -> None:
         _say(resume(Path(given.resume)))
         return
     tree = recipe(given.recipe) if given.recipe else {}
-    settings = [f"{name}={json.dumps(getattr(given, name))}" for name in ("method", "model", "out") if getattr(given, name)]
+    given_names = [name for name in ("method", "model", "out") if getattr(given, name)]
+    settings = [f"{name}={json.dumps(getattr(given, name))}" for name in given_names]
     if given.task:
         tree = {key: value for key, value in tree.items() if key != "task"} | {"task": given.task}
     settings += [f"seed={given.seed}"] if given.seed is not None else []
@@ -73,7 +74,7 @@ def replay(given: Namespace) -> None:
     console = Console(highlight=False)
     console.print(again.verdict, markup=False)
     terms = Table(title="the gradient by term", title_justify="left")
-    for column in ("term", "norm", "cosine with the whole", "actions", "mask passed", "mean |advantage|", "ratio p01 … p99"):
+    for column in ("term", "norm", "cosine with the whole", "actions", "mask passed", "mean |Â|", "ratio p01 … p99"):
         terms.add_column(column, justify="left" if column == "term" else "right")
     for term in again.terms:
         low, high = term.ratio

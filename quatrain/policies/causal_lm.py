@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -19,7 +19,7 @@ from quatrain.policies import attention
 from quatrain.policies.forest import Forest, plant
 
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
-"""How far, in total variation, distributions over a forest may be from the model's own forward pass, by dtype; 0.1 in half precision."""
+"""How far, in total variation, distributions over a forest may be from the model's own; in half precision 0.1."""
 
 
 class CausalLM:
@@ -40,7 +40,7 @@ class CausalLM:
         Raises:
             ConfigError: the model is of a kind that cannot share what sequences have in common.
         """
-        kinds = set(getattr(model.config, "layer_types", None) or ())
+        kinds: set[str] = set(getattr(model.config, "layer_types", None) or ())
         if not attention.supports(kinds):
             raise ConfigError(
                 f"the model {model.config.name_or_path!r} has layers of kind {sorted(kinds)}; only softmax attention, full or "
@@ -49,18 +49,23 @@ class CausalLM:
         _remove_dropout(model)
         _check_forest(model)
         model.set_attn_implementation(attention.NAME)
-        self.tokenizer = tokenizer
-        self.base = model
-        self.decoder: nn.Module = model.get_decoder()
-        self.head: nn.Module = model.get_output_embeddings()
-        self.peft: peft.PeftModel | None = None
+        self.tokenizer: Any = tokenizer
+        self.base: Any = model
+        self.decoder: Any = model.get_decoder()
+        self.head: Any = model.get_output_embeddings()
+        self.peft: Any = None
+        """The model with LoRA's factors in it, or None."""
         if lora is not None:
             settings = peft.LoraConfig(
-                r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+                r=lora.rank,
+                lora_alpha=cast(int, lora.alpha),
+                target_modules=lora.targets,
+                lora_dropout=0.0,
+                task_type="CAUSAL_LM",
             )
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.peft = peft.get_peft_model(model, settings)  # type: ignore[assignment]
+                self.peft = peft.get_peft_model(model, settings)
             self.head = model.get_output_embeddings()
         self.critic = nn.Linear(self.width, 1, device=self.device, dtype=torch.float32) if critic else None
         if self.critic is not None:
@@ -106,7 +111,7 @@ class CausalLM:
         key_position: Int[Tensor, "S"],
         cache: Cache | None = None,
     ) -> Float[Tensor, "Q D"]:
-        """The last hidden state of each token, where token q sees the keys of ``sees[q]``; without a cache the keys are the tokens."""
+        """The last hidden state of each token; token q sees the keys of ``sees[q]``: the tokens, where there is no cache."""
         distance = attention.dense_distance(position, key_position)
         mask = attention.mask_for(self.base.config, sees, distance)
         out = self.decoder(
@@ -187,11 +192,11 @@ def _remove_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment] - a plain number in every model that has it
 
 
 @torch.no_grad()
-def _check_forest(model: PreTrainedModel) -> None:
+def _check_forest(model: Any) -> None:
     """Compare the distributions over a small forest with the model's own; a model that cannot be run so is refused."""
     tokens = torch.arange(3, 11) % model.get_input_embeddings().weight.shape[0]
     sequences = [tokens, torch.cat([tokens[:4], tokens.flip(0)])]
@@ -211,6 +216,7 @@ def _check_forest(model: PreTrainedModel) -> None:
         limit = AGREEMENT.get(model.dtype, 0.1)
         if not error <= limit:
             raise ConfigError(
-                f"the model {model.config.name_or_path!r} gives other probabilities when shared beginnings are computed once "
-                f"(difference {error:.2g}, allowed {limit:g}): its attention or its output head is of a kind that is not supported"
+                f"the model {model.config.name_or_path!r} gives other probabilities when shared beginnings are "
+                f"computed once (difference {error:.2g}, allowed {limit:g}): its attention or its output head is of a kind that "
+                "is not supported"
             )

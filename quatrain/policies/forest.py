@@ -58,7 +58,8 @@ def plant(sequences: Sequence[Int[Tensor, "T"]]) -> Forest:
         path[row, : len(open_path)] = open_path
         count += new
     end[open_path] = count
-    return Forest(*(torch.from_numpy(x[:count].copy()) for x in (tokens, parent, position, end)), torch.from_numpy(path))
+    nodes = [torch.from_numpy(x[:count].copy()) for x in (tokens, parent, position, end)]
+    return Forest(*nodes, path=torch.from_numpy(path))
 
 
 def partition(sequences: Sequence[Int[Tensor, "T"]], budget: int) -> list[Int[Tensor, "K"]]:

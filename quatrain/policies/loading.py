@@ -11,7 +11,7 @@ import string
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -93,10 +93,10 @@ def load_model(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrai
     dtype = automatic if config.dtype == "auto" else getattr(torch, config.dtype)
     if config.name == "tiny":
         model, tokenizer = tiny(seed)
-        return model.to(device=device, dtype=dtype), tokenizer
+        return model.to(device, dtype), tokenizer  # type: ignore[arg-type]
     source = str(_smollm2_folder()) if config.name == "smollm2" else config.name
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
     )
     return model.to(device), tokenizer
@@ -159,7 +159,7 @@ def _smollm2_folder() -> Path:
     folder = _smollm2_cache(file)
     if not folder.is_dir():
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         model.hf_quantizer, model.is_quantized = None, False  # it is dequantized, though it carries the marks of a quantized one
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config

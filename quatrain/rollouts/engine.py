@@ -266,8 +266,8 @@ class _SlotCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         both = self.stored.get(layer_idx)
         if both is None or both[0].shape[2] < self.capacity:
-            both = tuple(self._grown(old, new) for old, new in zip(both or (None, None), (key_states, value_states), strict=True))
-            self.stored[layer_idx] = both
+            keys, values = both or (None, None)
+            both = self.stored[layer_idx] = (self._grown(keys, key_states), self._grown(values, value_states))
         for store, new in zip(both, (key_states, value_states), strict=True):
             store.index_copy_(2, self.slots, new)
         return both[0][:, :, : self.used], both[1][:, :, : self.used]

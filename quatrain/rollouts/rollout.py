@@ -18,7 +18,7 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class Rollout:
-    """The acting stage for single-turn tasks: every prompt is answered ``group_size`` times, or its demonstration is laid beside."""
+    """The acting stage for single-turn tasks: each prompt is answered ``group_size`` times, or its demonstration stands in."""
 
     engine: Engine
     sampling: Sampling

@@ -1,7 +1,7 @@
 """The one fused operation: hidden states → log π, entropy and values → weights → gradient.
 
-The tokens × vocabulary logits never exist: the head meets at most ``head_rows`` hidden states at once, first to score them, then, when
-the weights are known, to take their gradient. If all rows fit in one go, nothing is computed twice.
+The tokens × vocabulary logits never exist: the head meets at most ``head_rows`` hidden states at once, first to score them, then,
+when the weights are known, to take their gradient. If all rows fit in one go, nothing is computed twice.
 """
 
 from __future__ import annotations

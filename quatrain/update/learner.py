@@ -90,7 +90,7 @@ class Learner:
             scores = self.score(batch, self.policy)
             changes["logp_old"], changes["values"] = scores.logp, scores.value
         elif "logp_old" in needs:  # a single update: its own forward pass tells, and replaces this
-            changes["logp_old"] = torch.zeros_like(batch.action, dtype=torch.float32)
+            changes["logp_old"] = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
         return batch.replace(**changes)
 
     def minibatches(self, batch: Batch, step: int) -> Iterator[Batch]:
@@ -124,7 +124,7 @@ class Learner:
         self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
         if self.bad_in_a_row >= self.config.max_bad_steps:
             raise StoppedRun(
-                f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}); they were skipped. "
+                f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}) and were skipped. "
                 "Lower update.lr, or look at ratio/max and entropy before that point"
             )
         return metrics | {"update/grad_norm": norm.item()}
@@ -155,7 +155,7 @@ class Learner:
             entropy[index] = targets.spread(scores.entropy).to(entropy)
             if scores.value is not None and batch.values is not None and "value" in self.method.targets:
                 change = targets.spread(scores.value) - _returns(part)
-                error += float((change.square() * part.batch.action).sum())
+                error += change.square().sum().item()  # both are 0 where there is no action
         bound = bound.with_old(logp) if old_is_now else bound
         metrics = bound.metrics(logp)
         if batch.logp_rollout is not None and count:
