@@ -74,24 +74,20 @@ def replay(given: Namespace) -> None:
     console = Console(highlight=False)
     console.print(again.verdict, markup=False)
     terms = Table(title="the gradient by term", title_justify="left")
-    for column in ("term", "norm", "cosine with the whole", "actions", "mask passed", "mean |Â|", "ratio p01 … p99"):
+    for column in ("term", "norm", "cosine", "actions", "mask", "|Â|", "ratio p01 … p99"):
         terms.add_column(column, justify="left" if column == "term" else "right")
     for term in again.terms:
         low, high = term.ratio
-        terms.add_row(
-            term.name, f"{term.norm:.4g}", f"{term.cosine:+.3f}", str(term.actions), f"{term.passed:.1%}", f"{term.advantage:.3g}",
-            f"{low:.4f} … {high:.4f}",
-        )  # fmt: skip
+        size = f"{term.norm:.4g}", f"{term.cosine:+.3f}", str(term.actions)
+        terms.add_row(term.name, *size, f"{term.passed:.1%}", f"{term.advantage:.3g}", f"{low:.4f} … {high:.4f}")
     console.print(terms)
     tokens = Table(title=f"the {len(again.tokens)} tokens that pulled most", title_justify="left")
-    for column in ("token", "after", "prompt", "pull", "weight", "= share", "· mask", "· advantage", "· ratio", "log π"):
+    for column in ("token", "after", "pull", "weight", "= share", "· mask", "· Â", "· ratio", "log π"):
         tokens.add_column(column, justify="left" if column in ("token", "after") else "right")
     for t in again.tokens:
-        f = t.factors
-        tokens.add_row(
-            repr(t.text), repr(t.before), str(t.prompt_id), f"{t.pull:.1%}", f"{t.weight:+.2e}", f"{f[0]:.2e}", f"{f[1]:.2f}",
-            f"{f[2]:+.3f}", f"{f[3]:.4f}", f"{t.logp:.3f}",
-        )  # fmt: skip
+        share, mask, advantage, ratio = t.factors
+        factors = f"{share:.1e}", f"{mask:.2f}", f"{advantage:+.2f}", f"{ratio:.3f}"
+        tokens.add_row(repr(t.text), repr(t.before), f"{t.pull:.1%}", f"{t.weight:+.1e}", *factors, f"{t.logp:.2f}")
     console.print(tokens)
     if not again.same:
         raise RuntimeError("the step did not come out the same: other versions, another thread count or another machine")

