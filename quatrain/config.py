@@ -25,6 +25,8 @@ class Section(BaseModel):
 
 
 class MethodConfig(Section):
+    """Which row of the catalogue, and its numbers."""
+
     name: str = "grpo"
     """A method's id or alias; `quatrain methods` lists them."""
     settings: dict[str, Any] = {}
@@ -32,6 +34,8 @@ class MethodConfig(Section):
 
 
 class TaskConfig(Section):
+    """Where problems come from, and how they are put to the policy."""
+
     name: str
     """``reasoning_gym:NAME``, or a JSONL or Parquet file, or a Hugging Face data-set folder."""
     options: dict[str, Any] = {}
@@ -49,12 +53,16 @@ class TaskConfig(Section):
 
 
 class LoraConfig(Section):
+    """Low-rank factors that are trained in the place of the weights (arXiv:2106.09685)."""
+
     rank: PositiveInt = 16
     alpha: PositiveFloat = 32.0
     targets: str | list[str] = "all-linear"
 
 
 class ModelConfig(Section):
+    """The policy that is trained."""
+
     name: str = "smollm2"
     """``smollm2``, ``tiny``, or a Hugging Face causal language model: a folder or an id."""
     trust_remote_code: bool = False
@@ -66,6 +74,8 @@ class ModelConfig(Section):
 
 
 class RewardConfig(Section):
+    """One reward and its weight in the sum."""
+
     name: str
     """``correct``, ``math``, ``format``, ``length``, ``overlong``, or ``path/to/module.py:function``."""
     weight: float = 1.0
@@ -76,6 +86,8 @@ class RewardConfig(Section):
 
 
 class SamplingConfig(Section):
+    """How the policy acts in training."""
+
     temperature: Annotated[float, Field(ge=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -85,6 +97,8 @@ class SamplingConfig(Section):
 
 
 class EngineConfig(Section):
+    """How much the embedded engine does at once."""
+
     max_sequences: PositiveInt = 64
     """Answers that are written at once; further ones wait for a free place."""
     tokens_per_pass: PositiveInt = 2048
@@ -92,6 +106,8 @@ class EngineConfig(Section):
 
 
 class UpdateConfig(Section):
+    """From weights to new weights: AdamW, its schedule, and how much is computed at once."""
+
     lr: PositiveFloat = 1e-5
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """The learning rate's course after the warm-up; linear and cosine end at 0."""
@@ -115,6 +131,8 @@ class UpdateConfig(Section):
 
 
 class ReferenceConfig(Section):
+    """The policy to stay close to, for methods that have one."""
+
     model: str = "start"
     """The policy to stay close to: ``start`` (the trained model as it was), ``none``, or another model."""
     placement: Literal["keep", "swap"] = "keep"
@@ -122,6 +140,8 @@ class ReferenceConfig(Section):
 
 
 class CheckpointConfig(Section):
+    """What a run keeps to go on from."""
+
     every: Annotated[int, Field(ge=0)] = 20
     """Steps between checkpoints; 0 writes only the last."""
     keep: PositiveInt = 2
@@ -129,6 +149,8 @@ class CheckpointConfig(Section):
 
 
 class EvaluateConfig(Section):
+    """Measuring on held-out problems, before, during and after."""
+
     every: Annotated[int, Field(ge=0)] = 10
     """Steps between evaluations on held-out problems; 0 evaluates before and after only. ``problems: 0`` never does."""
     problems: Annotated[int, Field(ge=0)] = 200

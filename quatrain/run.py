@@ -333,7 +333,7 @@ def make_template(planned: Plan, policy: CausalLM) -> Template:
 
 
 def make_sampling(config: RunConfig, template: Template) -> Sampling:
-    """How the policy acts in training."""
+    """How the policy acts in training; an answer ends where the template ends one, unless stop strings are given."""
     s = config.sampling
     stop = template.stop if s.stop is None else s.stop
     return Sampling(config.max_answer_tokens, s.temperature, s.top_p, s.top_k, tuple(stop))
@@ -386,7 +386,7 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
     folder = RunFolder(Path(name))
     if not folder.is_run and task is None:
         raise ConfigError(f"say what to evaluate {name!r} on: --task reasoning_gym:NAME, or a file; a run folder brings its own")
-    tree = read_yaml(folder.config) if folder.is_run else {"model": name, "method": "sft"}
+    tree = read_yaml(folder.config) if folder.is_run else {"model": name}
     planned = plan(load(tree | ({"task": task} if task else {}), settings))
     config = planned.config
     with Progress(0, f"evaluating {name} on {config.task.name}") as progress:

@@ -25,7 +25,7 @@ STAR: dict[str, set[str]] = {
     "rollouts": SHARED | {"policies"},
     "rewards": SHARED,
     "objective": SHARED,
-    "update": SHARED | {"policies"},
+    "update": SHARED | {"policies", "objective"},
     "methods": SHARED | {"objective"},
     "recipes": SHARED | {"methods"},
     "diagnostics": SHARED,

@@ -10,6 +10,7 @@ from typing import Any, cast
 import peft
 import torch
 from jaxtyping import Bool, Float, Int
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ class CausalLM:
         kinds: set[str] = set(getattr(model.config, "layer_types", None) or ())
         if not attention.supports(kinds):
             raise ConfigError(
-                f"the model {model.config.name_or_path!r} has layers of kind {sorted(kinds)}; only softmax attention, full or "
+                f"{_name(model)} has layers of kind {sorted(kinds)}; only softmax attention, full or "
                 "over a sliding window, can share what sequences have in common: choose another model"
             )
         _remove_dropout(model)
@@ -71,7 +72,8 @@ class CausalLM:
         if self.critic is not None:
             nn.init.zeros_(self.critic.weight)
             nn.init.zeros_(self.critic.bias)
-        model.train(gradient_checkpointing)
+        model.eval()
+        self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
@@ -112,6 +114,9 @@ class CausalLM:
         cache: Cache | None = None,
     ) -> Float[Tensor, "Q D"]:
         """The last hidden state of each token; token q sees the keys of ``sees[q]``: the tokens, where there is no cache."""
+        checkpointing = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
+        if self.base.training != checkpointing:  # a layer that checkpoints takes no cache, and only one in training mode checkpoints
+            self.base.train(checkpointing)
         distance = attention.dense_distance(position, key_position)
         mask = attention.mask_for(self.base.config, sees, distance)
         out = self.decoder(
@@ -154,15 +159,13 @@ class CausalLM:
         """Write a whole model that needs nothing else: LoRA is merged into it."""
         if self.peft is None:
             return self.save(folder)
-        self.peft.merge_adapter()
-        try:
-            state = {
-                name.replace(".base_layer", ""): value for name, value in self.base.state_dict().items() if ".lora_" not in name
-            }
-            _loadable(self.base).save_pretrained(folder, state_dict=state, safe_serialization=True)
-            self.tokenizer.save_pretrained(folder)
-        finally:
-            self.peft.unmerge_adapter()
+        state = {name.replace(".base_layer", ""): value for name, value in self.base.state_dict().items() if ".lora_" not in name}
+        for name, module in self.base.named_modules():
+            if isinstance(module, LoraLayer):  # merging in place and back again would not give the same bits
+                layer: Any = module
+                state[f"{name}.weight"] = layer.base_layer.weight.detach() + layer.get_delta_weight(layer.active_adapters[0])
+        _loadable(self.base).save_pretrained(folder, state_dict=state, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
         return None
 
     def load(self, folder: Path) -> None:
@@ -171,11 +174,9 @@ class CausalLM:
             weights = load_file(folder / "adapter_model.safetensors")
             peft.set_peft_model_state_dict(self.peft, weights)
         else:
-            weights = {k: v for file in sorted(folder.glob("model*.safetensors")) for k, v in load_file(file).items()}
-            own = dict(self.base.named_parameters())
-            with torch.no_grad():
-                for name, value in weights.items():
-                    own[name].copy_(value)
+            # names in the files need not be those of the parameters: from_pretrained knows how they map
+            stored = type(self.base).from_pretrained(folder, dtype=self.base.dtype, use_safetensors=True)
+            self.base.load_state_dict(stored.state_dict())
         if self.critic is not None:
             self.critic.load_state_dict(load_file(folder / "critic.safetensors"))
 
@@ -187,12 +188,13 @@ def _loadable(model: Any) -> Any:
 
 
 def _remove_dropout(model: nn.Module) -> None:
-    """A policy must act and be scored alike; dropout would make the two differ."""
+    """A policy must act and be scored alike; dropout, skipped layers and noise in a router would make the two differ."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0  # type: ignore[assignment] - a plain number in every model that has it
+        for name, value in vars(module).items():
+            if isinstance(value, float) and name.endswith(("dropout", "dropout_prob", "layerdrop", "jitter_noise")):
+                setattr(module, name, 0.0)
 
 
 @torch.no_grad()
@@ -203,20 +205,31 @@ def _check_forest(model: Any) -> None:
     model.eval()
     own = [torch.softmax(model(s[None].to(model.device)).logits[0].double(), -1) for s in sequences]
     kept = model.config._attn_implementation
-    model.set_attn_implementation(attention.NAME)
     forest = plant(sequences)
-    position = forest.position.to(model.device)
-    mask = attention.mask_for(model.config, forest.sees().to(model.device), attention.dense_distance(position, position))
-    inputs = {"input_ids": forest.tokens[None].to(model.device), "position_ids": position[None], "attention_mask": mask}
-    hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
-    probability = torch.softmax(model.get_output_embeddings()(hidden).double(), -1)
-    model.set_attn_implementation(kept)
+    try:
+        model.set_attn_implementation(attention.NAME)
+        if model.get_decoder().config._attn_implementation != attention.NAME:
+            raise ValueError("its attention cannot be chosen")
+        position = forest.position.to(model.device)
+        mask = attention.mask_for(model.config, forest.sees().to(model.device), attention.dense_distance(position, position))
+        inputs = {"input_ids": forest.tokens[None].to(model.device), "position_ids": position[None], "attention_mask": mask}
+        hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
+        probability = torch.softmax(model.get_output_embeddings()(hidden).double(), -1)
+        model.set_attn_implementation(kept)
+    except Exception as error:  # the model's own code: it may fail in any way
+        raise ConfigError(
+            f"{_name(model)} cannot be run so that shared beginnings are computed once ({error}): choose another model"
+        ) from error
     for sequence, path, expected in zip(sequences, forest.path, own, strict=True):
         error = (probability[path[: len(sequence)]] - expected).abs().sum(-1).max().item() / 2
         limit = AGREEMENT.get(model.dtype, 0.1)
         if not error <= limit:
             raise ConfigError(
-                f"the model {model.config.name_or_path!r} gives other probabilities when shared beginnings are "
-                f"computed once (difference {error:.2g}, allowed {limit:g}): its attention or its output head is of a kind that "
-                "is not supported"
+                f"{_name(model)} gives other probabilities when shared beginnings are computed once (difference {error:.2g}, "
+                f"allowed {limit:g}): its attention or its output head is of a kind that is not supported; choose another model"
             )
+
+
+def _name(model: Any) -> str:
+    """``the model 'name' (Class)``."""
+    return f"the model {model.config.name_or_path!r} ({type(model).__name__})"

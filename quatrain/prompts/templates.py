@@ -42,8 +42,8 @@ class Template:
 
     @property
     def stop(self) -> list[str]:
-        """Strings that end an answer. A chat ends with its end-of-turn token."""
-        return [self.end] if self.style == "plain" else []
+        """Strings that end an answer. The end of a chat's turn is among them, as it need not be a token that ends the sequence."""
+        return [self.end] if self.end else []
 
     def render(self, problem: Problem) -> str:
         """Everything that the policy reads before it answers `problem`."""

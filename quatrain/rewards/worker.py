@@ -47,6 +47,7 @@ def _write(lines: TextIO, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Serve the socket that is standard input, until its other end is closed."""
     channel = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a reward that reads its input gets nothing,
     os.dup2(2, 1)  # and one that prints does not mix with the run's output

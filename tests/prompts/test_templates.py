@@ -80,7 +80,7 @@ class TestChat:
     def test_an_answer_ends_its_turn(self):
         template = resolve(chat_template=CHATML)
         assert template.completion("6") == "6<|im_end|>"
-        assert template.stop == []
+        assert template.stop == [template.end]
         assert not template.add_special_tokens
 
     def test_a_template_without_end_of_turn_ends_with_the_sequence(self):
