@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,6 @@ from typing import Any, cast
 import peft
 import torch
 from jaxtyping import Bool, Float, Int
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
@@ -115,7 +115,7 @@ class CausalLM:
     ) -> Float[Tensor, "Q D"]:
         """The last hidden state of each token; token q sees the keys of ``sees[q]``: the tokens, where there is no cache."""
         checkpointing = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
-        if self.base.training != checkpointing:  # a layer that checkpoints takes no cache, and only one in training mode checkpoints
+        if self.base.training != checkpointing:  # layers checkpoint in training mode, and then they drop the cache
             self.base.train(checkpointing)
         distance = attention.dense_distance(position, key_position)
         mask = attention.mask_for(self.base.config, sees, distance)
@@ -159,12 +159,8 @@ class CausalLM:
         """Write a whole model that needs nothing else: LoRA is merged into it."""
         if self.peft is None:
             return self.save(folder)
-        state = {name.replace(".base_layer", ""): value for name, value in self.base.state_dict().items() if ".lora_" not in name}
-        for name, module in self.base.named_modules():
-            if isinstance(module, LoraLayer):  # merging in place and back again would not give the same bits
-                layer: Any = module
-                state[f"{name}.weight"] = layer.base_layer.weight.detach() + layer.get_delta_weight(layer.active_adapters[0])
-        _loadable(self.base).save_pretrained(folder, state_dict=state, safe_serialization=True)
+        merged = copy.deepcopy(self.peft).merge_and_unload()  # merging in place and back again would not give the same bits
+        _loadable(merged).save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         return None
 
