@@ -65,6 +65,8 @@ class TorchEngine:
         """Write an answer to each request. At most `max_sequences` are written at once; the others wait for a free place."""
         if not requests:
             return []
+        if not all(len(request.tokens) for request in requests):
+            raise ValueError("a request has no tokens, and nothing to go on from: give a prompt of at least one token")
         return _Generation(self, requests, sampling).run()
 
 
@@ -194,7 +196,7 @@ class _Generation:
         if answer.tokens[-1] in self.policy.end_tokens:
             return "end"
         if self.sampling.stop:
-            longest = max(map(len, self.sampling.stop))
+            longest = max(len(stop.encode()) for stop in self.sampling.stop)  # a token may be a single byte
             tail = self.policy.tokenizer.decode(answer.tokens[-longest - 4 :])
             if any(stop in tail for stop in self.sampling.stop):
                 return "stop"

@@ -45,8 +45,8 @@ def draw(
 def _truncate(logits: Float[Tensor, "R V"], sampling: Sampling) -> Float[Tensor, "R V"]:
     """`logits` with −∞ for what top-k and then top-p exclude."""
     if 0 < sampling.top_k < logits.shape[-1]:
-        smallest = logits.topk(sampling.top_k, -1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
+        kept = logits.topk(sampling.top_k, -1)  # by place, as equal logits are common in half precision
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
     if sampling.top_p < 1:
         ordered, index = logits.sort(-1, descending=True)
         probability = ordered.softmax(-1)
