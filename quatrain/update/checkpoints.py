@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,19 +47,20 @@ class Checkpoints:
             "state": state,
             "sha256": {str(path.relative_to(work)): _digest(path) for path in files},
         }
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (work / MANIFEST).write_text(json.dumps(manifest | {"self": _seal(manifest)}, indent=1))
         for path in [*files, work / MANIFEST, *{path.parent for path in files}]:
             _sync(path)
         shutil.rmtree(place, ignore_errors=True)
         work.rename(place)
         _sync(self.folder)
-        for old in self.steps()[: -self.keep]:
+        for old in [s for s in self.steps() if s <= step][: -self.keep]:  # later ones were found damaged, and count for nothing
             shutil.rmtree(self.path(old))
         return place
 
     def steps(self) -> list[int]:
         """The steps of which there is a checkpoint, damaged or not, oldest first."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        names = (re.fullmatch(r"step-(\d+)", path.name) for path in self.folder.glob("step-*"))
+        return sorted(int(name[1]) for name in names if name)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
@@ -88,6 +90,8 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
+        if manifest.pop("self") != _seal(manifest):
+            return f"{MANIFEST} is not what was written"
         for name, digest in manifest["sha256"].items():
             if not (checkpoint / name).is_file():
                 return f"{name} is missing"
@@ -106,6 +110,12 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work)
     _sync(work)
     work.rename(path)
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """The checksum of a manifest, as it is read back."""
+    content = json.loads(json.dumps(manifest))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

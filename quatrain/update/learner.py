@@ -75,7 +75,7 @@ class Learner:
             self.updates += self.config.epochs * self.config.minibatches
         names = dict.fromkeys(name for metrics in collected for name in metrics)
         mean = {name: float(np.mean([m[name] for m in collected if name in m])) for name in names}
-        return mean | {"update/lr": self.lr(), "update/skipped": float(self.skipped), "version": float(self.updates)}
+        return {"update/lr": self.lr()} | mean | {"update/skipped": float(self.skipped), "version": float(self.updates)}
 
     def prepare(self, batch: Batch) -> Batch:
         """Fill in the policies that the method needs and that only a forward pass can tell, each with one pass."""
@@ -114,8 +114,9 @@ class Learner:
         parameters = [p for _, p in self.policy.named_parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm) if parameters else torch.zeros(())
         finite = math.isfinite(norm.item())
+        lr = self.lr()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr()
+            group["lr"] = lr
         if finite and parameters:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -127,7 +128,7 @@ class Learner:
                 f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}) and were skipped. "
                 "Lower update.lr, or look at ratio/max and entropy before that point"
             )
-        return metrics | {"update/grad_norm": norm.item()}
+        return metrics | {"update/grad_norm": norm.item(), "update/lr": lr}
 
     def gradient(self, bound: Bound) -> dict[str, float]:
         """Add the gradient of the method's loss on a minibatch to the parameters; returns the metrics of its parts.
@@ -229,7 +230,7 @@ class Learner:
         total = 0
         for position, (_, p) in enumerate(self.policy.named_parameters(), 1):
             bits = p.detach().contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[p.element_size()])
-            total += position * int(bits.sum(dtype=torch.int64))
+            total += (2 * position - 1) * int(bits.sum(dtype=torch.int64))  # odd, so that not even the highest bit is lost
         return f"{total % (1 << 64):016x}"
 
     def _ordered(self) -> list[tuple[str, nn.Parameter]]:
