@@ -1,0 +1,296 @@
+"""All text that the code already says: ``python -m tools.generate`` writes it, ``--check`` prints what is stale and fails.
+
+Whole pages stand in `PAGES`. In pages that people write, what stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``
+is the text of `BLOCKS` of that name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import quatrain
+from quatrain.cli import parser
+from quatrain.commands.catalogue import markdown
+from quatrain.config import RunConfig
+from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, reductions
+from quatrain.recipes import RECIPES
+
+ROOT = Path(__file__).parent.parent
+MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+NOTE = "<!-- Written by tools/generate.py. -->\n\n"
+
+FIRST = (
+    "loop.py", "types.py", "prompts", "rollouts", "policies", "rewards", "objective", "methods", "update", "diagnostics", "recipes",
+    "config.py", "run.py", "cli.py", "commands",
+)  # fmt: skip
+"""The order in which the tree is read; what is not here comes after, by name."""
+UNTOLD = {"__init__.py", "__main__.py"}
+"""Files that the tree leaves out."""
+
+
+def tree() -> str:
+    """The package's modules with the first line of what each says of itself."""
+    names = {p.name for p in (ROOT / "quatrain").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()} - UNTOLD
+    ordered = [*(name for name in FIRST if name in names), *sorted(names - set(FIRST))]
+    lines = ["```text", "quatrain/", *(f"  {name if '.' in name else name + '/':<15}{_opening(name)}".rstrip() for name in ordered)]
+    return "\n".join([*lines, "```"])
+
+
+def _opening(name: str) -> str:
+    path = ROOT / "quatrain" / name
+    text = ast.get_docstring(ast.parse((path / "__init__.py" if path.is_dir() else path).read_text()))
+    return (text or "").partition("\n")[0].rstrip(".:")
+
+
+def expectations() -> str:
+    """What the demo's recipe says of itself."""
+    recipe = RECIPES["smollm2-chain-sum"]
+    return f"> {recipe.about} **Expect:** {recipe.expects}"
+
+
+def claims() -> str:
+    """The catalogue by what each paper claims."""
+    rows = [f"| `{name}` | {', '.join(row.aka) or '—'} | {row.claim} | {row.status} |" for name, row in quatrain.METHODS.items()]
+    return "\n".join(["| method | also called | claim | status |", "|---|---|---|---|", *rows])
+
+
+def cost() -> str:
+    """How much the worked example adds, counted over its blocks; two lines more name the part and the loss where they are used."""
+    page = (ROOT / "docs/how-a-method-is-made.md").read_text()
+    blocks = dict(re.findall(r'```python title="([^"]+\.py)"\n(.*?)```', page, re.DOTALL))
+    lines = sum(bool(line.strip()) for block in blocks.values() for line in block.splitlines()) + 2
+    return f"**{len(blocks)} files, {lines} lines**, blank ones not counted."
+
+
+def command_line() -> str:
+    """Every command with its arguments and examples."""
+    top = parser()
+    out = [NOTE + "# Command line", f"`{top.prog}`: {top.description}"]
+    (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        title, *examples = (command.epilog or "").splitlines()
+        rows = [f"| {_argument(a)} | {_escaped(a.help or '')} |" for a in command._actions if a.dest != "help"]
+        out += [f"## `quatrain {name}`", command.description or "", "\n".join(["| argument | meaning |", "|---|---|", *rows])]
+        out += [f"{title.capitalize()}", "```bash\n" + "\n".join(line.strip() for line in examples) + "\n```"]
+    codes = "Exit codes: 0 done; 1 failed, stopped or interrupted, with what was checkpointed kept; 2 asked for something that cannot be."
+    return "\n\n".join([*out, codes]) + "\n"
+
+
+def _argument(action: argparse.Action) -> str:
+    names = action.option_strings or []
+    choices = "\\|".join(action.choices) if action.choices else ""
+    value = "" if action.nargs == 0 else str(choices or action.metavar or action.dest.upper())
+    value = value.replace("|", "\\|") if not choices else value
+    text = f"`{' '.join(filter(None, [', '.join(names), value]))}`"
+    return text + (" (optional)" if not names and action.nargs in ("?", "*") else "")
+
+
+def settings() -> str:
+    """The tree of settings: name, default, what is allowed, meaning."""
+    schema = RunConfig.model_json_schema()
+    about = (
+        "Every setting by its dotted name, for `--set NAME=VALUE`; in a YAML recipe the dots are levels. A name that does not exist and "
+        "a value that is not allowed are errors, told in one line before a model is loaded. The numbers of a method's parts are set "
+        "under `method.`: `quatrain methods show ID` names the parts, and the pages on parts say what each number does."
+    )
+    whole, sections = [], []
+    for name, entry in schema["properties"].items():
+        inner = _section(entry)
+        if inner is None:
+            whole.append(_setting(name, entry, name in schema.get("required", [])))
+        else:
+            sections.append(_settings_of(name, entry, schema["$defs"]))
+    return "\n\n".join([NOTE + "# Settings", about, "## The run", _table(whole), *sections]) + "\n"
+
+
+def _settings_of(name: str, entry: dict[str, Any], known: dict[str, Any]) -> str:
+    section = known[_section(entry) or ""]
+    dotted = f"{name}[]" if entry.get("type") == "array" else name
+    rows, nested = [], []
+    for key, value in section["properties"].items():
+        if _section(value) is None:
+            rows.append(_setting(f"{dotted}.{key}", value, key in section.get("required", [])))
+        else:
+            nested.append(_settings_of(f"{dotted}.{key}", value, known))
+    several = " A list: each item has these settings." if dotted.endswith("[]") else ""
+    absent = " Not used unless one of these is set." if any(kind.get("type") == "null" for kind in entry.get("anyOf", [])) else ""
+    said = _plain(entry.get("description", "")) + several + absent
+    return "\n\n".join(filter(None, [f"## {name}", said.strip(), _table(rows), *nested]))
+
+
+def _section(entry: dict[str, Any]) -> str | None:
+    """The name of the section that a setting is, or None."""
+    for part in (entry, entry.get("items", {}), *entry.get("anyOf", [])):
+        if "$ref" in part:
+            return part["$ref"].rpartition("/")[2]
+    return None
+
+
+def _table(rows: list[str]) -> str:
+    return "\n".join(["| setting | default | allowed | meaning |", "|---|---|---|---|", *rows])
+
+
+def _setting(name: str, entry: dict[str, Any], required: bool) -> str:
+    default = "required" if required else f"`{_value(entry.get('default'))}`"
+    return f"| `{name}` | {default} | {_allowed(entry)} | {_escaped(_plain(entry.get('description', '')))} |"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else "''" if value == "" else value if isinstance(value, str) else json.dumps(value)
+
+
+def _allowed(entry: dict[str, Any]) -> str:
+    if "anyOf" in entry:
+        return " or ".join(map(_allowed, entry["anyOf"]))
+    if "enum" in entry:
+        return ", ".join(f"`{choice}`" for choice in entry["enum"])
+    kind = entry.get("type", "")
+    if kind == "array":
+        return f"{len(entry['prefixItems'])} numbers" if "prefixItems" in entry else f"list of {_allowed(entry['items'])}"
+    bounds = [f"{sign} {entry[key]:g}" for key, sign in _BOUNDS.items() if key in entry]
+    return " ".join([_KINDS[kind], ", ".join(bounds)]).strip()
+
+
+_BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+_KINDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "object": "mapping", "null": "none"}
+
+
+def parts_page(title: str, module: ModuleType, classes: list[type] | None = None) -> Callable[[], str]:
+    """The page of a module's parts."""
+
+    def page() -> str:
+        chosen = classes or [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+        intro = (module.__doc__ or "").partition("\n\n")[2] if classes is None else ""
+        where = f"Code: `{module.__name__.replace('.', '/')}.py`."
+        return "\n\n".join(filter(None, [NOTE + f"# {title}", _plain(intro), *map(_part, chosen), "---", where])) + "\n"
+
+    return page
+
+
+def _part(part: type) -> str:
+    source = Path(sys.modules[part.__module__].__file__ or "").read_text()
+    (node,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == part.__name__)
+    summary, *rest = (ast.get_docstring(node) or "").split("\n\n")
+    formula = [f"```text\n{_dedented(p)}\n```" for p in rest if p.startswith("    ")]
+    source_line, text = "", []
+    for paragraph in (p for p in rest if not p.startswith("    ")):
+        if paragraph.startswith("Source:"):
+            source_line = _linked(_plain(paragraph))
+        else:
+            text.append(_plain(paragraph))
+    meanings = dict(_attributes(node))
+    names = [f for f in fields(part) if f.name not in ("name", "on", "reduce", "advantage") or f.name in meanings]  # type: ignore[arg-type]
+    rows = [f"| `{f.name}` | `{_signature(f.default)}` | {_escaped(_plain(meanings.get(f.name, '')))} |" for f in names]
+    table = ["\n".join(["| number | default | meaning |", "|---|---|---|", *rows])] if rows else []
+    facts = _facts(part)
+    return "\n\n".join([f"## {part.__name__}", _plain(summary), *formula, *text, *table, source_line, facts])
+
+
+def _facts(part: type) -> str:
+    users = []
+    for name, row in quatrain.METHODS.items():
+        terms = [term for term in row.terms if any(isinstance(p, part) for p in (term, *term.parts.values()))]
+        if terms:
+            users.append(f"`{name}`" + ("" if any(term.coefficient for term in terms) else " (off)"))
+    reads = sorted(getattr(part(), "needs", ()))
+    said = [f"Reads {', '.join(f'`{name}`' for name in reads)}." if reads else ""]
+    said += [f"Used by {', '.join(users)}." if users else "Used by no row yet."]
+    return " ".join(filter(None, said))
+
+
+def _attributes(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """(field, the string under it) of a class."""
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                yield field.target.id, str(text.value.value)
+
+
+def _signature(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def _dedented(text: str) -> str:
+    return "\n".join(line.removeprefix("    ") for line in text.splitlines())
+
+
+def _plain(text: str) -> str:
+    """Docstring markup as Markdown, on one line a paragraph."""
+    text = re.sub(r":\w+:`[.~]?([^`]+)`", r"`\1`", text).replace("``", "`")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def _linked(text: str) -> str:
+    text = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"(?<!\()(https?://[^\s;]+?)(?=[;.]?(\s|$))", r"<\1>", text)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "tree": tree,
+    "methods": markdown,
+    "expectations": expectations,
+    "claims": claims,
+    "cost": cost,
+}
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/parts/masks.md": parts_page("Masks", masks),
+    "docs/parts/denominators.md": parts_page("Denominators", denominators),
+    "docs/parts/advantages.md": parts_page("Advantages", advantages),
+    "docs/parts/likelihoods.md": parts_page("Likelihoods", likelihoods),
+    "docs/parts/reductions.md": parts_page("Reductions", reductions),
+    "docs/parts/terms.md": parts_page("Further terms", sys.modules[EntropyBonus.__module__], [EntropyBonus, ValueLoss]),
+    "docs/reference/settings.md": settings,
+    "docs/reference/command-line.md": command_line,
+}
+
+
+def written() -> Iterator[tuple[Path, str]]:
+    """Every file with generated text in it, and what it should hold."""
+    for name, page in PAGES.items():
+        yield ROOT / name, page()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = path.read_text()
+        if str(path.relative_to(ROOT)) not in PAGES and MARKED.search(text):
+            yield path, MARKED.sub(lambda found: found[1] + BLOCKS[found["name"]]() + found[3], text)
+
+
+def stale() -> Iterator[str]:
+    """A diff for each file whose generated text is not what it should be."""
+    for path, wanted in written():
+        name = str(path.relative_to(ROOT))
+        found = path.read_text() if path.exists() else ""
+        if found != wanted:
+            yield "\n".join(difflib.unified_diff(found.splitlines(), wanted.splitlines(), name, name, n=1, lineterm=""))
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(prog="python -m tools.generate", description=__doc__)
+    arguments.add_argument("--check", action="store_true", help="write nothing, and fail where something is stale")
+    if arguments.parse_args().check:
+        faults = list(stale())
+        print("\n\n".join([*faults, "stale: run `python -m tools.generate`"]) if faults else "everything generated is current")
+        return bool(faults)
+    for path, wanted in written():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
