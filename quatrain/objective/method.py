@@ -383,6 +383,16 @@ class Bound:
         }
 
     @torch.no_grad()
+    def silent(self) -> Bool[Tensor, "B"]:
+        """True for the sequences whose weights are 0 whatever π_θ is: advantage 0 in every term that is about them."""
+        assert self.batch.action is not None
+        silent = torch.ones_like(self.batch.action[:, 0])
+        for term, prepared, _ in self.terms():
+            action = _rows_of(self.batch, term.on, self.batch.action)
+            fixed = isinstance(term, Term) and prepared is not None
+            silent &= ~(action & (prepared != 0)).any(1) if fixed else ~action.any(1)
+        return silent
+
     def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
         """What every run of any method shows of its first term's parts, under one scheme."""
         term, prepared, share = next(self.terms(), (None, None, None))

@@ -42,7 +42,7 @@ class Template:
 
     @property
     def stop(self) -> list[str]:
-        """Strings that end an answer. The end of a chat's turn is among them, as it need not be a token that ends the sequence."""
+        """Strings that end an answer; the end of a chat's turn too, as it need not be a token that ends the sequence."""
         return [self.end] if self.end else []
 
     def render(self, problem: Problem) -> str:

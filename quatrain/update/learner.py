@@ -134,6 +134,7 @@ class Learner:
         """Add the gradient of the method's loss on a minibatch to the parameters; returns the metrics of its parts.
 
         Shared beginnings are computed once in each pass; what the passes are never changes the gradient but for rounding.
+        Sequences whose weights are 0 whatever the policy says, as in a group of equal rewards, are scored and no more.
         """
         batch = bound.batch
         assert batch.tokens is not None and batch.action is not None
@@ -141,7 +142,9 @@ class Learner:
         logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
         entropy = torch.zeros_like(logp)
         error, count = 0.0, int(batch.action.sum())
-        for index in self._passes(batch):
+        silent = bound.silent()
+        passes = [(True, index) for index in self._passes(batch, ~silent)] + [(False, i) for i in self._passes(batch, silent)]
+        for learns, index in passes:
             part = bound.rows(index)
             forest, targets = self._plant(part.batch)
 
@@ -151,7 +154,9 @@ class Learner:
                 value = None if scores.value is None else targets.spread(scores.value)
                 return _gather(targets, part.weights(now, value), scores)
 
-            scores = score(self.policy, self.policy.hidden_of(forest), targets, **self._fused(), weigh=weigh)
+            with torch.set_grad_enabled(learns):
+                hidden = self.policy.hidden_of(forest)
+            scores = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
             logp[index] = targets.spread(scores.logp).to(logp)
             entropy[index] = targets.spread(scores.entropy).to(entropy)
             if scores.value is not None and batch.values is not None and "value" in self.method.targets:
@@ -245,9 +250,10 @@ class Learner:
         """Whether `prepare` scored the policy at the start of the update; otherwise the update's own forward pass tells."""
         return self.config.epochs * self.config.minibatches > 1 or batch.values is not None
 
-    def _passes(self, batch: Batch) -> list[Tensor]:
-        """Rows that are computed together, within the token budget; rows without an action are left out."""
-        rows = batch.action.any(1).nonzero()[:, 0].cpu()  # type: ignore[union-attr]
+    def _passes(self, batch: Batch, among: Tensor | None = None) -> list[Tensor]:
+        """Rows (`among` some, [B] bool) that are computed together within the token budget; none without an action."""
+        acts = batch.action.any(1)  # type: ignore[union-attr]
+        rows = (acts if among is None else acts & among).nonzero()[:, 0].cpu()
         sequences = [self._sequence(batch, int(row)) for row in rows]
         return [rows[part].to(self.policy.device) for part in partition(sequences, self.config.tokens_per_pass)]
 
