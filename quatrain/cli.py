@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,11 +31,19 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            options = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(unknown.split()[0].split("=")[0], options, n=1)
-            message = f"there is no argument {unknown}" + (f": did you mean {close[0]}?" if close else "")
+        choice = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if unknown != message:  # the top parser says this of the commands' options too
+            below = [sub for action in self._actions for sub in (action.choices or {}).values() if isinstance(sub, _Parser)]  # type: ignore[union-attr]
+            options = {option for parser in (self, *below) for action in parser._actions for option in action.option_strings}
+            message = f"there is no argument {unknown}{_nearest(unknown.split()[0].split('=')[0], sorted(options))}"
+        elif choice is not None:
+            message += _nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         self.exit(WRONG_USAGE, f"quatrain: {message}; see {self.prog} --help\n")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,7 +99,9 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("model", metavar="MODEL|RUN", help="a model as in `train`, or a run folder")
     evaluate.add_argument("--task", help="as in `train`; a run's own task if left out")
-    evaluate.add_argument("--problems", default="200", help="how many held-out problems; default 200")
+    evaluate.add_argument(
+        "--problems", help="how many held-out problems; default those of the run, or 200, or as many as a file has"
+    )
     evaluate.add_argument("--samples", default="1", help="answers per problem; one is greedy, several are sampled; default 1")
     evaluate.add_argument("--k", default=None, help="the k of pass@k and maj@k, separated by commas; default 1 and --samples")
     evaluate.add_argument("--seed", help="which held-out problems; default 0, or the run's")
@@ -133,20 +144,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit code."""
     given = parser().parse_args(arguments)
     if given.body in ("train", "evaluate", "replay"):
-        print("quatrain: starting …", file=sys.stderr, flush=True)
+        print("quatrain: starting …", flush=True)
+    go_on = "go on with `quatrain train --resume RUN`" if given.body == "train" else "nothing was changed"
     try:
-        getattr(importlib.import_module(f"quatrain.commands.{BODIES[given.body]}"), given.body)(given)
+        code = getattr(importlib.import_module(f"quatrain.commands.{BODIES[given.body]}"), given.body)(given)
     except ConfigError as error:
         print(f"quatrain: {error}", file=sys.stderr)
         return WRONG_USAGE
     except StoppedRun as error:
-        print(f"quatrain: the run was stopped and saved: {error}", file=sys.stderr)
+        print(f"quatrain: the run ended itself: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("quatrain: interrupted; what was checkpointed is kept, go on with `quatrain train --resume RUN`", file=sys.stderr)
+        print(f"quatrain: interrupted: {go_on}", file=sys.stderr)
         return FAILED
     except Exception:
         traceback.print_exc()
-        print("quatrain: failed; a run goes on from its last checkpoint with `quatrain train --resume RUN`", file=sys.stderr)
+        print(f"quatrain: failed, see above: {go_on}", file=sys.stderr)
         return FAILED
-    return DONE
+    return code or DONE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,7 +42,8 @@ class TaskConfig(Section):
     options: dict[str, Any] = {}
     """The task's own options; for reasoning-gym the fields of the data set's configuration."""
     prompt_column: str = "prompt"
-    answer_column: str = "answer"
+    answer_column: str | None = "answer"
+    """None (``task.answer_column=``) where there are no reference answers."""
     demonstration_column: str | None = None
     """A column with full worked answers to imitate; without it the reference answer is imitated."""
     template: Literal["auto", "chat", "plain"] = "auto"
@@ -192,12 +194,12 @@ class RunConfig(Section):
     """Rollouts a step that are also written as readable text into ``rollouts.jsonl``."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown `name`: the most similar of the `known` ones, or all of them."""
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of an error about an unknown `name`: the most similar of the `known` ones (with `prefix`), or all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
-        return f"did you mean {' or '.join(close)}?"
+        return f"did you mean {' or '.join(prefix + match for match in close)}?"
     shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return f"known: {shown}" if known else "there is none"
 
@@ -211,7 +213,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key.strip()}: the value {value!r} is not valid YAML ({str(error).splitlines()[0]})") from None
-    if isinstance(parsed, str):
+    if isinstance(parsed, str) and parsed == value.strip():  # not in quotes, which make '1e5' a text
         with contextlib.suppress(ValueError):
             parsed = float(parsed)
     return key.strip(), parsed
@@ -273,12 +275,15 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 def _explain(error: ValidationError) -> str:
     """The first fault of a pydantic error as one line."""
     fault = error.errors()[0]
-    path = [str(part) for part in fault["loc"] if not str(part).startswith("function-")]
+    path = [str(part) for part in fault["loc"] if not re.search(r"[\[(]|^(str|int|float)$", str(part))]  # which of a union it was
     name = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        return f"there is no setting {name!r}: {nearest(path[-1], _siblings(path))}"
+        namesakes = [other for other in _names(RunConfig) if other.rpartition(".")[2] == path[-1]]
+        prefix = "".join(f"{part}." for part in path[:-1])
+        way_out = f"did you mean {' or '.join(namesakes)}?" if namesakes else nearest(path[-1], _siblings(path), prefix)
+        return f"there is no setting {name!r}: {way_out}"
     if fault["type"] == "missing":
-        return f"the setting {name!r} is missing: give it with --{name} or in the recipe"
+        return f"the setting {name!r} is missing: give it {f'with --{name} or ' if name == 'task' else ''}in the recipe"
     return f"{name} = {fault['input']!r} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
@@ -291,6 +296,15 @@ def _siblings(path: Sequence[str]) -> list[str]:
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
         section = next((a for a in _flatten(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None)
     return list(section.model_fields) if section is not None else []
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """Every setting below `section` by its dotted name."""
+    for name, known in section.model_fields.items():
+        inner = [a for a in _flatten(known.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        yield prefix + name
+        if len(inner) == 1 and known.annotation is not None and not str(known.annotation).startswith("list"):
+            yield from _names(inner[0], f"{prefix}{name}.")
 
 
 def _flatten(annotation: Any) -> Iterable[Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, default_run_path
 from quatrain.diagnostics.report import write_report
 from quatrain.diagnostics.trackers import open_trackers
+from quatrain.errors import StoppedRun
 from quatrain.methods import method as find_method
 from quatrain.objective import Method, Term
 from quatrain.policies import CausalLM, advice, load_model
@@ -38,6 +41,8 @@ from quatrain.update.explain import Explanation, explain
 
 PROVIDED = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "values"})
 """Fields of a batch that a run of this kind can fill."""
+PROBED = 20
+"""Problems of an endless task that are looked at for worked answers."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Result:
 
 
 def plan(config: RunConfig) -> Plan:
-    """Check everything that can be checked without loading a model.
+    """Check what can be checked without loading a model.
 
     Raises:
         ConfigError: something is unknown, missing, or does not go together.
@@ -75,6 +80,11 @@ def plan(config: RunConfig) -> Plan:
     _check_composition(config, method)
     check_rewards(config.rewards)
     task = open_task(config.task)
+    if method.origins == {Origin.DEMONSTRATION} and all(p.worked is None for p in islice(task.problems(0), task.size or PROBED)):
+        raise ConfigError(
+            f"the method {config.method.name} imitates worked answers and {task.name} has none: "
+            "set task.answer_column or task.demonstration_column"
+        )
     check_model(config.model)
     if config.reference.model not in ("start", "none"):
         check_model(ModelConfig(name=config.reference.model))
@@ -120,14 +130,23 @@ def train(config: RunConfig, *, progress: Progress | None = None) -> Result:
         StoppedRun: the gradient stayed not finite; the run is saved.
     """
     planned = plan(config)
+    Source(planned.task, Template("plain"), seed=config.seed, held_out=config.evaluate.problems)  # raises where too few problems
     folder = RunFolder(Path(config.out) if config.out else default_run_path(config.method.name, config.task.name))
     folder.create(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    return _carry_out(planned, folder, progress)
+    try:
+        return _carry_out(planned, folder, progress)
+    except ConfigError:  # what only the model could tell
+        if not folder.metrics.read() and not folder.evaluations.read():
+            shutil.rmtree(folder.path)  # so that the same command, corrected, finds its place free
+        raise
 
 
 def resume(path: Path, *, progress: Progress | None = None) -> Result:
     """Go on with the run in `path` from its newest whole checkpoint, to the bits that it would have had without a break."""
     planned, folder = open_run(path)
+    if folder.model.is_dir() and folder.report.is_file():
+        (progress or Progress(0, "")).note(f"{path} is finished: nothing is left to do")
+        return _result(planned, folder)
     return _carry_out(planned, folder, progress)
 
 
@@ -150,10 +169,28 @@ def _carry_out(planned: Plan, folder: RunFolder, progress: Progress | None) -> R
         done = run.restore()
         run.evaluate_before(done)
         if done < config.steps:
-            loop.train(
-                range(done + 1, config.steps + 1), config.prompts_per_step, run.source, run.rollout, run.judge, run.learner, run
-            )
-        return run.finish()
+            try:
+                loop.train(
+                    range(done + 1, config.steps + 1),
+                    config.prompts_per_step,
+                    run.source,
+                    run.rollout,
+                    run.judge,
+                    run.learner,
+                    run,
+                )
+            except StoppedRun as stop:
+                write_report([folder.path], folder.report)
+                kept = checkpoints.steps()
+                last = f"the last checkpoint is that of step {kept[-1]}" if kept else "it had no checkpoint yet"
+                raise StoppedRun(f"{stop}; see {folder.report}, {last}") from stop
+        run.finish()
+    return _result(planned, folder)
+
+
+def _result(planned: Plan, folder: RunFolder) -> Result:
+    at = {record["step"]: Evaluation.from_json(record) for record in folder.evaluations.read()}
+    return Result(folder.path, at.get(0), at.get(planned.config.steps))
 
 
 class Run:
@@ -161,7 +198,13 @@ class Run:
 
     def __init__(self, planned: Plan, folder: RunFolder, progress: Progress, policy: CausalLM, stack: ExitStack) -> None:
         config = planned.config
+        if config.max_answer_tokens >= policy.context:
+            raise ConfigError(
+                f"max_answer_tokens is {config.max_answer_tokens} and {config.model.name} holds {policy.context} tokens, "
+                "prompt and answer together: lower it"
+            )
         self.config, self.method, self.folder, self.progress, self.policy = config, planned.method, folder, progress, policy
+        self.has_failures = False
         template = make_template(planned, policy)
         self.template = template
         self.judge = stack.enter_context(Judge(config.rewards, config.max_answer_tokens))
@@ -235,6 +278,13 @@ class Run:
         busy = clock.seconds["rollout"] + clock.seconds["update"]
         record |= {f"seconds/{stage}": seconds for stage, seconds in clock.seconds.items()}
         record |= {"seconds/total": sum(clock.seconds.values()), "tokens_per_second": record.get("rollout/tokens", 0.0) / busy}
+        errors = [t.error for group in groups for t in group.trajectories]
+        failed = [error for error in errors if error]
+        if failed and not self.has_failures:
+            self.has_failures = True
+            self.progress.note(
+                f"step {step}: {len(failed)} of {len(errors)} answers are left out, the first because: {failed[0]}"
+            )
         self.folder.metrics.append(record)
         self.trackers.log(step, record)
         self.progress.step(step, record)
@@ -248,7 +298,7 @@ class Run:
     def save(self, step: int) -> None:
         self.checkpoints.save(step, self.learner, {"source": self.source.state_dict()})
 
-    def finish(self) -> Result:
+    def finish(self) -> None:
         """Write the model and the report."""
         with self.progress.stage("writing the model and the report"):
             if not self.folder.model.is_dir():
@@ -256,9 +306,6 @@ class Run:
                 self.policy.export(work)
                 work.rename(self.folder.model)
             write_report([self.folder.path], self.folder.report)
-        evaluations = [(r["step"], Evaluation.from_json(r)) for r in self.folder.evaluations.read()]
-        at = dict(evaluations)
-        return Result(self.folder.path, at.get(0), at.get(self.config.steps))
 
     def _evaluate(self, step: int, problems: int) -> dict[str, float]:
         settings = self.config.evaluate
@@ -382,6 +429,7 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
     """Measure a model, or the newest checkpoint of the run in the folder `name`, on held-out problems.
 
     `settings` are a run's, as ``key=value``. A run's own settings, held-out problems included, hold unless others are given.
+    Where no number of problems is given, a file has as many as it has.
     """
     folder = RunFolder(Path(name))
     if not folder.is_run and task is None:
@@ -389,6 +437,9 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
     tree = read_yaml(folder.config) if folder.is_run else {"model": name}
     planned = plan(load(tree | ({"task": task} if task else {}), settings))
     config = planned.config
+    held_out = config.evaluate.problems
+    own_task = folder.is_run and task is None
+    has_number = own_task or any(setting.partition("=")[0].strip() == "evaluate.problems" for setting in settings)
     with Progress(0, f"evaluating {name} on {config.task.name}") as progress:
         with progress.stage(f"loading {config.model.name}"):
             policy = load_policy(config)
@@ -401,7 +452,13 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
             policy.load(Checkpoints(folder.checkpoints).path(found[0]) / "model")
             progress.note(f"the checkpoint after step {found[0]}")
         template = make_template(planned, policy)
-        source = Source(planned.task, template, seed=config.seed, held_out=config.evaluate.problems)
+        if planned.task.size and not has_number:
+            questions = {p.question for p in islice(planned.task.problems(0), planned.task.size)}
+            held_out = min(held_out, len(questions) - len(template.examples) - 1)
+        trained_on = own_task and held_out > RunConfig.model_validate(tree).evaluate.problems
+        if trained_on:
+            progress.note("more problems than the run held out: it may have been trained on some of them")
+        source = Source(planned.task, template, seed=config.seed, held_out=held_out)
         engine = TorchEngine(policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass)
         with Judge(config.rewards, config.max_answer_tokens) as judge, progress.stage("answering and judging"):
             return measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from quatrain.run import train as train_run
 def train(given: Namespace) -> None:
     """Post-train, from a recipe and options or from where a run stopped, and say what came of it."""
     if given.resume is not None:
-        others = [name for name in ("recipe", "method", "task", "model", "reward", "seed", "out") if getattr(given, name)]
-        if others or given.set:
-            raise ConfigError(f"--resume goes on with the run's own settings: leave out {', '.join(others) or '--set'}")
+        others = [f"--{name}" for name in ("method", "task", "model", "reward", "seed", "out", "set") if getattr(given, name)]
+        others += [given.recipe] if given.recipe else []
+        if others:
+            raise ConfigError(f"--resume goes on with the run's own settings: leave out {', '.join(others)}")
         _say(resume(Path(given.resume)))
         return
     tree = recipe(given.recipe) if given.recipe else {}
@@ -52,8 +54,11 @@ def recipe(name: str) -> dict[str, Any]:
 def evaluate(given: Namespace) -> None:
     """Measure a model or a run."""
     sizes = given.k or (given.samples if given.samples == "1" else f"1,{given.samples}")
-    settings = [f"evaluate.problems={given.problems}", f"evaluate.samples={given.samples}", f"evaluate.k=[{sizes}]"]
+    settings = [f"evaluate.samples={given.samples}", f"evaluate.k=[{sizes}]"]
+    settings += [f"evaluate.problems={given.problems}"] if given.problems is not None else []
     settings += [f"seed={given.seed}"] if given.seed is not None else []
+    if given.json:
+        _check_writable(Path(given.json), "--json")
     result = measure_model(given.model, given.task, [*settings, *given.set])
     Console(highlight=False).print("\n".join(result.lines()), markup=False)
     if given.json:
@@ -64,14 +69,16 @@ def report(given: Namespace) -> None:
     """Write one page about the runs."""
     runs = [Path(run) for run in given.runs]
     out = Path(given.out) if given.out else runs[0] / "report.html"
+    _check_writable(out, "--out")
     write_report(runs, out)
     print(out)
 
 
-def replay(given: Namespace) -> None:
-    """Run a step again and show what its gradient was made of."""
+def replay(given: Namespace) -> bool:
+    """Run a step again and show what its gradient was made of; whether it came out otherwise."""
     again = replay_run(Path(given.run), given.step, tokens=given.tokens)
     console = Console(highlight=False)
+    console.width = max(console.width, 120)  # numbers that are cut are of no use
     console.print(again.verdict, markup=False)
     terms = Table(title="the gradient by term", title_justify="left")
     for column in ("term", "norm", "cosine", "actions", "mask", "|Â|", "ratio p01 … p99"):
@@ -88,9 +95,23 @@ def replay(given: Namespace) -> None:
         share, mask, advantage, ratio = t.factors
         factors = f"{share:.1e}", f"{mask:.2f}", f"{advantage:+.2f}", f"{ratio:.3f}"
         tokens.add_row(repr(t.text), repr(t.before), f"{t.pull:.1%}", f"{t.weight:+.1e}", *factors, f"{t.logp:.2f}")
-    console.print(tokens)
+    console.print(tokens if again.tokens else "no token pulled: all weights of this step are 0")
     if not again.same:
-        raise RuntimeError("the step did not come out the same: other versions, another thread count or another machine")
+        print(
+            "quatrain: the step did not come out the same: were its files changed? are versions, threads or the machine others "
+            f"than in {Path(given.run) / 'environment.json'}?",
+            file=sys.stderr,
+        )
+    return not again.same
+
+
+def _check_writable(path: Path, option: str) -> None:
+    """Raise ConfigError if there is no folder for the file `path`, before anything is computed for it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigError(
+            f"{option} {path}: "
+            + (f"there is no folder {path.parent}" if not path.is_dir() else "is a folder; name a file in it")
+        )
 
 
 def _reward(text: str) -> dict[str, Any]:
