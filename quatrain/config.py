@@ -85,6 +85,8 @@ class RewardConfig(Section):
     """Keyword arguments of the reward."""
     timeout_seconds: PositiveFloat = 10.0
     """A call that takes longer is stopped and recorded as failed."""
+    memory_gib: PositiveFloat = 4.0
+    """A call that wants more memory fails; the largest of several rewards' limits holds for all."""
 
 
 class SamplingConfig(Section):
@@ -96,6 +98,8 @@ class SamplingConfig(Section):
     """0 keeps the whole vocabulary."""
     stop: list[str] | None = None
     """Strings that end an answer; None is what the template ends on."""
+    stop_tokens: list[int] = []
+    """Token ids that end an answer, besides the model's own."""
 
 
 class EngineConfig(Section):

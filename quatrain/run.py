@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -383,14 +383,14 @@ def make_sampling(config: RunConfig, template: Template) -> Sampling:
     """How the policy acts in training; an answer ends where the template ends one, unless stop strings are given."""
     s = config.sampling
     stop = template.stop if s.stop is None else s.stop
-    return Sampling(config.max_answer_tokens, s.temperature, s.top_p, s.top_k, tuple(stop))
+    return Sampling(config.max_answer_tokens, s.temperature, s.top_p, s.top_k, tuple(stop), tuple(s.stop_tokens))
 
 
 def evaluation_sampling(config: RunConfig, training: Sampling) -> Sampling:
     """Greedy for one answer per problem; for several, as in training unless a temperature is set."""
     asked = config.evaluate.temperature
     temperature = asked if asked is not None else 0.0 if config.evaluate.samples == 1 else training.temperature
-    return Sampling(training.max_tokens, temperature, training.top_p, training.top_k, training.stop)
+    return replace(training, temperature=temperature)
 
 
 def encode(policy: CausalLM, template: Template, text: str) -> list[int]:

@@ -120,6 +120,8 @@ def _import(name: str) -> Callable[..., Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # what the file defines (dataclasses, say) looks for its module there
+    if str(Path(path).parent) not in sys.path:
+        sys.path.append(str(Path(path).parent))  # it may import what lies beside it
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
 import socket
 import warnings
 from typing import Any, TextIO
@@ -23,6 +24,8 @@ def serve(lines: TextIO) -> None:
     """Load the rewards of the first line, say so, then answer each call until nobody is left to call."""
     configs = [RewardConfig.model_validate(config) for config in json.loads(lines.readline())]
     rewards = [load_reward(config) for config in configs]
+    limit = int(max(config.memory_gib for config in configs) * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     _write(lines, {"ready": os.getpid()})
     with open(os.devnull, "w") as nowhere:
         for line in lines:

@@ -99,6 +99,7 @@ class _Generation:
         self.slot_of: dict[int, int] = {}
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
         self.slots = _Slots(self.policy)
+        self.ends = self.policy.end_tokens | set(sampling.stop_tokens)
         self.writing: list[_Answer] = []
         self.done: dict[int, Completion] = {}
 
@@ -193,7 +194,7 @@ class _Generation:
         self.writing = writing
 
     def _finished(self, answer: _Answer) -> Finish | None:
-        if answer.tokens[-1] in self.policy.end_tokens:
+        if answer.tokens[-1] in self.ends:
             return "end"
         if self.sampling.stop:
             longest = max(len(stop.encode()) for stop in self.sampling.stop)  # a token may be a single byte

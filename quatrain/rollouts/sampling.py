@@ -22,6 +22,8 @@ class Sampling:
     """Only so many most probable tokens; 0 is all."""
     stop: tuple[str, ...] = ()
     """Strings that end an answer and are cut off it."""
+    stop_tokens: tuple[int, ...] = ()
+    """Tokens that do, besides the model's own."""
 
 
 def draw(

@@ -26,6 +26,7 @@ def moody(completion):
     if completion == "die": os._exit(7)
     if completion == "hang": time.sleep(60)
     if completion == "lock": re.match("(a+)+$", "a" * 60 + "b")
+    if completion == "greedy": return float(len(bytearray(8 << 30)))
     if completion == "nan": return float("nan")
     if completion == "text": return "1.0"
     print("a reward may print")
@@ -107,6 +108,7 @@ class TestFailing:
             ("die", "its process died (exit code 7)"),
             ("hang", "it took longer than 0.5 s"),
             ("lock", "it took longer than 0.5 s"),
+            ("greedy", "MemoryError: "),
             ("nan", "ValueError: it returned nan, not a finite number"),
             ("text", "TypeError: it returned '1.0', not a number"),
         ],

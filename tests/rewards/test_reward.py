@@ -107,3 +107,9 @@ class TestOfAUser:
     def test_must_return_a_finite_number(self, write_reward, value):
         with pytest.raises((TypeError, ValueError), match="it returned"):
             load(write_reward(f"def reward(): return {value}"))(FACTS)
+
+
+def test_a_reward_may_import_what_lies_beside_it(write_reward, tmp_path):
+    (tmp_path / "beside_the_reward.py").write_text("VALUE = 3.0\n")
+    name = write_reward("from beside_the_reward import VALUE\ndef reward(): return VALUE\n")
+    assert load_reward(RewardConfig(name=name))({}) == 3.0
