@@ -39,7 +39,7 @@ class Forest:
         return (node[None, :] <= node[:, None]) & (node[:, None] < self.end[None, :])
 
 
-def plant(sequences: Sequence[Int[Tensor, "T"]]) -> Forest:
+def plant(sequences: Sequence[Int[Tensor, "_"]]) -> Forest:
     """The forest of `sequences`."""
     rows = [np.asarray(s, dtype=np.int64) for s in sequences]
     width = max(map(len, rows), default=0)
@@ -62,7 +62,7 @@ def plant(sequences: Sequence[Int[Tensor, "T"]]) -> Forest:
     return Forest(*nodes, path=torch.from_numpy(path))
 
 
-def partition(sequences: Sequence[Int[Tensor, "T"]], budget: int) -> list[Int[Tensor, "K"]]:
+def partition(sequences: Sequence[Int[Tensor, "_"]], budget: int) -> list[Int[Tensor, "_"]]:
     """The indices of `sequences` in parts whose forests have at most `budget` nodes; a longer single sequence is a part alone."""
     rows = [np.asarray(s, dtype=np.int64) for s in sequences]
     parts: list[list[int]] = []
