@@ -277,7 +277,13 @@ def _evaluation_panels(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Held-out accuracy with its band, and the other estimates of the evaluations."""
     accuracy = Panel("Held-out accuracy", "On problems never trained on, with its 95 % interval.", unit="share")
     others = Panel("Several answers", "pass@k: any of k answers is right. maj@k: the most frequent one is.", unit="share")
-    for panel, wanted in ((accuracy, lambda name: name == "pass@1"), (others, lambda name: name != "pass@1")):
+    score = Panel("Held-out score", "Mean score, where an answer can be partly right.", unit="share")
+    kinds = [
+        (accuracy, lambda n: n == "pass@1"),
+        (score, lambda n: n == "score"),
+        (others, lambda n: n not in ("pass@1", "score")),
+    ]
+    for panel, wanted in kinds:
         lines = []
         for number, run in enumerate(runs):
             names = {name: None for _, evaluation in run.evaluations for name in evaluation.estimates if wanted(name)}
