@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from quatrain.types import Batch, Group, Prompt, collate
 
 
+@runtime_checkable
 class Source(Protocol):
     """1. Which tasks."""
 
@@ -25,18 +26,21 @@ class Source(Protocol):
     def learn(self, groups: Sequence[Group]) -> None: ...
 
 
+@runtime_checkable
 class Acting(Protocol):
     """2. From prompts to trajectories."""
 
     def __call__(self, prompts: Sequence[Prompt], *, version: int) -> list[Group]: ...
 
 
+@runtime_checkable
 class Judging(Protocol):
     """3. Rewards and their breakdown."""
 
     def judge(self, groups: Sequence[Group]) -> list[Group]: ...
 
 
+@runtime_checkable
 class Learning(Protocol):
     """4 and 5. Advantages, weights, gradient, new weights."""
 
@@ -45,6 +49,7 @@ class Learning(Protocol):
     def learn(self, batch: Batch, step: int) -> dict[str, float]: ...
 
 
+@runtime_checkable
 class Keeping(Protocol):
     """What a step leaves behind: metrics, rollouts, evaluations and checkpoints."""
 

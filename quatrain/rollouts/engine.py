@@ -46,6 +46,7 @@ class Completion:
     """An end token, a stop string, or the limit of tokens."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What writes answers. Results come in the order of the requests."""
 
