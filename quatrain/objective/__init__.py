@@ -1,12 +1,14 @@
 """The four lines of a policy gradient, and how they make a method."""
 
 from quatrain.objective.advantages import GAE, Accepted, One, Relative, StayClose
+from quatrain.objective.bound import Bound, Weights
 from quatrain.objective.denominators import Current, GeometricMean, Old
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import Cap, Clip, Everywhere
-from quatrain.objective.method import Bound, EntropyBonus, Factors, Method, Term, ValueLoss, Weights, difference
+from quatrain.objective.method import Method, difference
 from quatrain.objective.part import Part, View, describe, signature
 from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken
+from quatrain.objective.terms import EntropyBonus, Factors, Term, ValueLoss
 
 __all__ = [
     "GAE",

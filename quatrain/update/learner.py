@@ -159,7 +159,7 @@ class Learner:
             scores = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
             logp[index] = targets.spread(scores.logp).to(logp)
             entropy[index] = targets.spread(scores.entropy).to(entropy)
-            if scores.value is not None and batch.values is not None and "value" in bound.method.targets:
+            if scores.value is not None and batch.values is not None and "value" in bound.targets:
                 change = targets.spread(scores.value) - _returns(part)
                 error += change.square().sum().item()  # both are 0 where there is no action
         bound = bound.with_old(logp) if old_is_now else bound
@@ -168,7 +168,7 @@ class Learner:
             gap = (logp - batch.logp_rollout)[batch.action].double()
             metrics["kl/rollout"] = (torch.exp(gap) - 1 - gap).mean().item()
         metrics["entropy"] = entropy.sum().item() / max(count, 1)
-        return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.method.targets else {})
+        return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
 
     @torch.no_grad()
     def score(self, batch: Batch, policy: CausalLM) -> BatchScores:

@@ -1,0 +1,141 @@
+"""A method on a batch: the weights of g = Σ w ∇log π, what they are products of, and the metrics of its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from quatrain.objective.part import View
+from quatrain.objective.terms import AnyTerm, Factors, Target, Term
+from quatrain.types import Batch, Origin
+
+
+@dataclass(frozen=True)
+class Weights:
+    """−∂L/∂x for each thing x that the loss depends on; all [B, T], None where no term depends on it."""
+
+    logp: Float[Tensor, "B T"] | None = None
+    entropy: Float[Tensor, "B T"] | None = None
+    value: Float[Tensor, "B T"] | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The terms of a method on the rows of one minibatch. Rows may be taken out of it; normalizers stay those of the whole."""
+
+    active: tuple[AnyTerm, ...]
+    batch: Batch
+    prepared: tuple[Tensor | None, ...]
+    """What each term computed once, [B, T]."""
+    shares: tuple[Tensor, ...]
+    """Each term's reduction, [B, 1]."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, terms: tuple[AnyTerm, ...], batch: Batch) -> Self:
+        """`terms` on a whole minibatch: everything that does not depend on log π_θ, computed once."""
+        views = [_view(batch, term) for term in terms]
+        prepared = tuple(term.prepare(view) for term, view in zip(terms, views, strict=True))
+        views = [dataclasses.replace(view, advantage=known) for view, known in zip(views, prepared, strict=True)]
+        shares = tuple(t.reduce(v, t.likelihood.actions(v)) for t, v in zip(terms, views, strict=True))
+        return cls(terms, batch, prepared, shares)
+
+    @property
+    def targets(self) -> frozenset[Target]:
+        """What the loss depends on."""
+        return frozenset(term.target for term in self.active)
+
+    def rows(self, index: Tensor) -> Self:
+        """The sequences at `index` ([K] int64)."""
+        return dataclasses.replace(
+            self,
+            batch=self.batch.rows(index),
+            prepared=tuple(None if p is None else p[index] for p in self.prepared),
+            shares=tuple(s[index] for s in self.shares),
+        )
+
+    def with_old(self, logp: Float[Tensor, "B T"]) -> Self:
+        """With `logp` as the policy at the start of the update."""
+        return dataclasses.replace(self, batch=self.batch.replace(logp_old=logp))
+
+    def terms(self) -> Iterator[tuple[AnyTerm, Tensor | None, Tensor]]:
+        return zip(self.active, self.prepared, self.shares, strict=True)
+
+    @torch.no_grad()
+    def weights(self, logp: Float[Tensor, "B T"], values: Float[Tensor, "B T"] | None = None) -> Weights:
+        """−∂L/∂x at the current log-probabilities and values. The value term is left out without `values`."""
+        sums: dict[Target, Tensor] = {}
+        for term, prepared, share in self.terms():
+            if term.target == "value" and values is None:
+                continue
+            weight = term.weights(_view(self.batch, term, logp), prepared, share, values)
+            sums[term.target] = sums[term.target] + weight if term.target in sums else weight
+        return Weights(**sums)
+
+    @torch.no_grad()
+    def factors(self, logp: Float[Tensor, "B T"]) -> dict[str, Factors]:
+        """For each policy-gradient term by name, what its weights are the product of."""
+        return {
+            term.name: term.factors(_view(self.batch, term, logp), prepared, share)
+            for term, prepared, share in self.terms()
+            if isinstance(term, Term)
+        }
+
+    @torch.no_grad()
+    def silent(self) -> Bool[Tensor, "B"]:
+        """True for the sequences whose weights are 0 whatever π_θ is: advantage 0 in every term that is about them."""
+        assert self.batch.action is not None
+        silent = torch.ones_like(self.batch.action[:, 0])
+        for term, prepared, _ in self.terms():
+            action = _rows_of(self.batch, term.on, self.batch.action)
+            fixed = isinstance(term, Term) and prepared is not None
+            silent &= ~(action & (prepared != 0)).any(1) if fixed else ~action.any(1)
+        return silent
+
+    def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
+        """What every run of any method shows of its first term's parts, under one scheme."""
+        term, prepared, share = next(self.terms(), (None, None, None))
+        if not isinstance(term, Term) or share is None:
+            return {}
+        view = _view(self.batch, term, logp)
+        if not view.action.any():
+            return {}
+        factors = term.factors(view, prepared, share)
+        ratio = factors.ratio[view.action].float()
+        quantiles = torch.quantile(
+            ratio[:: max(1, len(ratio) // 1_000_000)], torch.tensor([0.01, 0.5, 0.99], device=ratio.device)
+        )
+        out = {
+            "mask/passed": factors.mask[view.action].clamp(max=1).mean().item(),
+            **dict(zip(("ratio/p01", "ratio/p50", "ratio/p99"), quantiles.tolist(), strict=True)),
+            "ratio/max": ratio.max().item(),
+            "advantage/std": factors.advantage[view.action].std(correction=0).item(),
+        }
+        if self.batch.prompt_id is not None:
+            index, groups = view.group()
+            size = (factors.advantage * view.action).abs().amax(1)
+            peak = torch.zeros(int(index.max()) + 1, dtype=size.dtype, device=size.device).scatter_reduce(0, index, size, "amax")
+            out["advantage/zero_groups"] = 1 - (peak > 0).sum().item() / max(groups, 1)
+        if self.batch.logp_ref is not None:
+            distance = (logp - self.batch.logp_ref)[view.action].double()
+            out["kl/ref"] = (torch.exp(-distance) - 1 + distance).mean().item()
+        return out
+
+
+def _view(batch: Batch, term: AnyTerm, logp: Tensor | None = None) -> View:
+    assert batch.action is not None, "Method.weights and collate both fill in the actions"
+    return View(batch, _rows_of(batch, term.on, batch.action), logp)
+
+
+def _rows_of(batch: Batch, on: tuple[Origin, ...], action: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """The actions of the rows whose origin is among `on`; of all rows where the batch does not say."""
+    if batch.origin is None:
+        return action
+    codes = torch.tensor([origin.code for origin in on], device=action.device)
+    return action & torch.isin(batch.origin, codes)[:, None]

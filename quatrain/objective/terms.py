@@ -1,0 +1,165 @@
+"""The terms of a method: w = share · mask · Â · π_θ/π_ref, and what else a loss may be about."""
+
+# ruff: noqa: RUF009 -- parts are frozen, and one may be the default of many terms
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from quatrain.objective.advantages import GAE, One
+from quatrain.objective.denominators import Old
+from quatrain.objective.likelihoods import Token
+from quatrain.objective.masks import Everywhere
+from quatrain.objective.part import MAX_LOG_RATIO, Part, View
+from quatrain.objective.reductions import PerToken
+from quatrain.types import Origin
+
+Target = Literal["logp", "entropy", "value"]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a weight is the product of; all [B, T]."""
+
+    share: Float[Tensor, "B T"]
+    mask: Float[Tensor, "B T"]
+    advantage: Float[Tensor, "B T"]
+    ratio: Float[Tensor, "B T"]
+
+    @property
+    def weight(self) -> Float[Tensor, "B T"]:
+        return self.share * self.mask * self.advantage * self.ratio
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One policy-gradient term of a method: four lines and a reduction.
+
+        w = share · mask · Â · π_θ/π_ref
+
+    Source: arXiv:2509.04419, eq. 6.
+    """
+
+    name: str = "policy"
+    """What settings and tables call it."""
+    mask: Any = Everywhere()
+    denominator: Any = Old()
+    advantage: Any = One()
+    likelihood: Any = Token()
+    reduce: Any = PerToken()
+    on: tuple[Origin, ...] = (Origin.POLICY,)
+    """Whose trajectories it is about."""
+    target: ClassVar[Target] = "logp"
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The lines by name, in the order in which they are read."""
+        return {line: getattr(self, line) for line in ("mask", "denominator", "advantage", "likelihood", "reduce")}
+
+    @property
+    def coefficient(self) -> float:
+        """0 where the term is switched off by its numbers."""
+        return getattr(self.advantage, "beta", 1.0)
+
+    def prepare(self, view: View) -> Float[Tensor, "B T"] | None:
+        """The advantage, once for a whole minibatch, unless it reads log π_θ."""
+        return None if self.advantage.live else self.advantage(view)
+
+    def factors(self, view: View, prepared: Tensor | None, share: Tensor) -> Factors:
+        """What each action's weight is the product of."""
+        logp = view.current()
+        advantage = self.advantage(view) if prepared is None else prepared
+        pooled = self.likelihood(view, logp) - self.likelihood(view, self.denominator(view))
+        ratio = pooled.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().to(logp)
+        advantage, share = advantage.to(logp), share.to(logp).expand(logp.shape)
+        none = logp.new_zeros(())
+        return Factors(*(x.where(view.action, none) for x in (share, self.mask(view, ratio, advantage), advantage, ratio)))
+
+    def weights(self, view: View, prepared: Tensor | None, share: Tensor, values: Tensor | None) -> Float[Tensor, "B T"]:
+        return self.factors(view, prepared, share).weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyBonus:
+    """Rewards an undecided policy; needs the whole distribution, which the fused operation has at hand.
+
+        L = −beta · share · H(π_θ(·|sₜ))
+
+    Source: arXiv:1707.06347, eq. 9.
+    """
+
+    name: str = "entropy"
+    beta: float = 0.01
+    """Weight of the bonus."""
+    reduce: Any = PerToken()
+    on: tuple[Origin, ...] = (Origin.POLICY,)
+    target: ClassVar[Target] = "entropy"
+    likelihood: ClassVar[Token] = Token()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        return {"reduce": self.reduce}
+
+    @property
+    def coefficient(self) -> float:
+        return self.beta
+
+    def prepare(self, view: View) -> None:
+        return None
+
+    def weights(self, view: View, prepared: Tensor | None, share: Tensor, values: Tensor | None) -> Float[Tensor, "B T"]:
+        return (self.beta * share * view.action).to(view.current())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueLoss:
+    """The critic's squared error against the return, clipped around the value at the start of the update.
+
+        L = beta · share · ½·max((V − R)², (V_old + clip(V − V_old, ±clip) − R)²),  R = Â + V_old
+
+    Source: arXiv:1707.06347, eq. 9; the clipped form: arXiv:2005.12729, section 3, and the maximum of its code.
+    """
+
+    name: str = "value"
+    beta: float = 0.5
+    """Weight of the loss."""
+    clip: float = 0.2
+    """How far the value may move in one update."""
+    advantage: Any = GAE()
+    """The estimator whose sum with V_old is the return."""
+    reduce: Any = PerToken()
+    on: tuple[Origin, ...] = (Origin.POLICY,)
+    target: ClassVar[Target] = "value"
+    likelihood: ClassVar[Token] = Token()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        return {"advantage": self.advantage, "reduce": self.reduce}
+
+    @property
+    def coefficient(self) -> float:
+        return self.beta
+
+    def prepare(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.values is not None
+        return self.advantage(view) + view.batch.values
+
+    def weights(self, view: View, prepared: Tensor | None, share: Tensor, values: Tensor | None) -> Float[Tensor, "B T"]:
+        assert prepared is not None
+        assert values is not None
+        assert view.batch.values is not None
+        old, returns = view.batch.values, prepared.to(values)
+        moved = values - old
+        clipped = old + moved.clamp(-self.clip, self.clip)
+        flat = (moved.abs() > self.clip) & (
+            (clipped - returns) ** 2 > (values - returns) ** 2
+        )  # the clipped branch is the larger
+        slope = (values - returns).where(~flat, 0)
+        return (-self.beta * share.to(values) * slope).where(view.action, 0)
+
+
+AnyTerm = Term | EntropyBonus | ValueLoss
