@@ -5,7 +5,7 @@ from quatrain.recipes.recipe import Recipe
 RECIPE = Recipe(
     about="SmolLM2-135M-Instruct learns sums and differences of two numbers, from a verifier's word alone.",
     config={
-        "method": "dr_grpo",
+        "method": "dapo",
         "model": "smollm2",
         "task": {
             "name": "reasoning_gym:chain_sum",
@@ -13,13 +13,13 @@ RECIPE = Recipe(
             "template": "plain",
             "examples": 4,
         },
-        "steps": 40,
+        "steps": 60,
         "prompts_per_step": 16,
         "group_size": 8,
         "max_answer_tokens": 8,
-        "update": {"lr": 2e-5},
-        "evaluate": {"every": 10, "problems": 200, "progress_problems": 50},
-        "checkpoint": {"every": 20, "keep": 1},
+        "update": {"lr": 1e-5},
+        "evaluate": {"every": 15, "problems": 200, "progress_problems": 50},
+        "checkpoint": {"every": 30, "keep": 1},
     },
     expects="to be measured",
 )
