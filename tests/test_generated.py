@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -53,6 +54,12 @@ def test_generated_text_is_current():
     assert not stale, "run `python -m tools.generate`\n" + "\n".join(stale)
 
 
+def test_all_that_is_generated_is_shown():
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert {found["name"] for found in generate.MARKED.finditer(text)} == set(generate.BLOCKS)
+    assert text.count("<!-- generated:") == text.count("<!-- end -->") == len(generate.MARKED.findall(text))
+
+
 @named([page for page in PAGES if any(language in ("python", "pycon") for language, _, _ in blocks(page))])
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """From top to bottom in one empty folder. A block whose title is a file of this repository runs as the end of that file."""
@@ -76,7 +83,8 @@ def run(text: str, title: str, seen: dict[str, object]) -> None:
     elif title:
         home = dict(vars(importlib.import_module(title.removesuffix(".py").replace("/", "."))))
         exec(compile(text, title, "exec", dont_inherit=True), home)
-        seen.update((node.name, home[node.name]) for node in ast.parse(text).body if hasattr(node, "name"))
+        defined = (node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef | ast.FunctionDef))
+        seen.update((name, home[name]) for name in defined)
     else:
         exec(compile(text, "example", "exec", dont_inherit=True), seen)
 
@@ -99,10 +107,10 @@ def test_commands_exist(page: Path):
         if words[0] != "quatrain":
             continue
         given = parser().parse_args(words[1:])
-        recipes = {title: yaml.safe_load(text) for _, title, text in blocks(page) if title.endswith(".yaml")}
+        recipes = {title: yaml.safe_load(text) for path in PAGES for _, title, text in blocks(path) if title.endswith(".yaml")}
         if given.body == "train" and given.resume is None:
             assert given.recipe is None or given.recipe in RECIPES or given.recipe.endswith(".yaml")
-            tree = recipes.get(given.recipe, {}) if given.recipe not in RECIPES else RECIPES[given.recipe].config
+            tree = dict(RECIPES[given.recipe].config) if given.recipe in RECIPES else recipes.get(given.recipe or "", {})
             tree = {"task": given.task or "problems.jsonl", **tree} | ({"method": given.method} if given.method else {})
             config = load(tree, given.set)
             METHODS[config.method.name].with_settings(config.method.settings)
@@ -136,20 +144,14 @@ def test_settings_exist(page: Path):
     sections = "engine|update|reference|checkpoint|evaluate|sampling|task|model"
     for name in re.findall(rf"`(?:--set )?((?:{sections})\.[\w.]+)(?:=[^`]*)?`", page.read_text()):
         if not name.endswith((".py", ".json", ".jsonl", ".safetensors")):
-            section: object = quatrain.RunConfig.model_fields
+            fields: dict[str, Any] | None = quatrain.RunConfig.model_fields
             for part in name.split("."):
-                fields = section if isinstance(section, dict) else fields_of(section)
                 if fields is None:
                     break  # what is below is the task's own
                 assert part in fields, f"{page.name} names a setting {name!r} that does not exist"
-                section = fields[part].annotation
-
-
-def fields_of(annotation: object) -> dict | None:
-    for kind in (annotation, *getattr(annotation, "__args__", ())):
-        if hasattr(kind, "model_fields"):
-            return kind.model_fields
-    return None
+                annotation = fields[part].annotation
+                kinds = (annotation, *getattr(annotation, "__args__", ()))
+                fields = next((kind.model_fields for kind in kinds if hasattr(kind, "model_fields")), None)
 
 
 @named(PAGES)
@@ -177,7 +179,7 @@ def test_the_public_face_is_whole():
     assert all(getattr(quatrain, name) is not None for name in quatrain.__all__)
     assert set(quatrain.__all__) <= set(dir(quatrain))
     with pytest.raises(AttributeError, match="no attribute 'Clap'"):
-        quatrain.Clap
+        _ = quatrain.Clap  # type: ignore[attr-defined]
 
 
 def test_every_public_name_is_documented():

@@ -26,24 +26,33 @@ from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators
 from quatrain.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
-MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
 NOTE = "<!-- Written by tools/generate.py. -->\n\n"
 
 FIRST = (
-    "loop.py", "types.py", "prompts", "rollouts", "policies", "rewards", "objective", "methods", "update", "diagnostics", "recipes",
-    "config.py", "run.py", "cli.py", "commands",
+    "loop.py", "types.py", "prompts", "rollouts", "policies", "rewards", "objective", "methods", "update",
+    "diagnostics", "recipes", "config.py", "run.py", "cli.py", "commands",
 )  # fmt: skip
 """The order in which the tree is read; what is not here comes after, by name."""
 UNTOLD = {"__init__.py", "__main__.py"}
 """Files that the tree leaves out."""
+
+ABOUT_SETTINGS = """\
+Every setting by its dotted name, for `--set NAME=VALUE`; in a YAML recipe the dots are levels. A name that does not exist and a
+value that is not allowed are errors, told in one line before a model is loaded. The numbers of a method's parts are set under
+`method.`, as in `--set method.mask.high=0.3`: `quatrain methods show ID` names the parts, and the pages on parts say what each
+number does."""
+EXIT_CODES = """\
+Exit codes: 0 done; 1 failed, ended itself, interrupted, or a replay that came out otherwise; 2 asked for something that cannot
+be."""
 
 
 def tree() -> str:
     """The package's modules with the first line of what each says of itself."""
     names = {p.name for p in (ROOT / "quatrain").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()} - UNTOLD
     ordered = [*(name for name in FIRST if name in names), *sorted(names - set(FIRST))]
-    lines = ["```text", "quatrain/", *(f"  {name if '.' in name else name + '/':<15}{_opening(name)}".rstrip() for name in ordered)]
-    return "\n".join([*lines, "```"])
+    lines = (f"  {name if '.' in name else name + '/':<15}{_opening(name)}".rstrip() for name in ordered)
+    return "\n".join(["```text", "quatrain/", *lines, "```"])
 
 
 def _opening(name: str) -> str:
@@ -65,7 +74,7 @@ def claims() -> str:
 
 
 def cost() -> str:
-    """How much the worked example adds, counted over its blocks; two lines more name the part and the loss where they are used."""
+    """How much the worked example adds, counted over its blocks; two more lines name the part and the loss elsewhere."""
     page = (ROOT / "docs/how-a-method-is-made.md").read_text()
     blocks = dict(re.findall(r'```python title="([^"]+\.py)"\n(.*?)```', page, re.DOTALL))
     lines = sum(bool(line.strip()) for block in blocks.values() for line in block.splitlines()) + 2
@@ -82,8 +91,7 @@ def command_line() -> str:
         rows = [f"| {_argument(a)} | {_escaped(a.help or '')} |" for a in command._actions if a.dest != "help"]
         out += [f"## `quatrain {name}`", command.description or "", "\n".join(["| argument | meaning |", "|---|---|", *rows])]
         out += [f"{title.capitalize()}", "```bash\n" + "\n".join(line.strip() for line in examples) + "\n```"]
-    codes = "Exit codes: 0 done; 1 failed, stopped or interrupted, with what was checkpointed kept; 2 asked for something that cannot be."
-    return "\n\n".join([*out, codes]) + "\n"
+    return "\n\n".join([*out, EXIT_CODES]) + "\n"
 
 
 def _argument(action: argparse.Action) -> str:
@@ -98,11 +106,6 @@ def _argument(action: argparse.Action) -> str:
 def settings() -> str:
     """The tree of settings: name, default, what is allowed, meaning."""
     schema = RunConfig.model_json_schema()
-    about = (
-        "Every setting by its dotted name, for `--set NAME=VALUE`; in a YAML recipe the dots are levels. A name that does not exist and "
-        "a value that is not allowed are errors, told in one line before a model is loaded. The numbers of a method's parts are set "
-        "under `method.`: `quatrain methods show ID` names the parts, and the pages on parts say what each number does."
-    )
     whole, sections = [], []
     for name, entry in schema["properties"].items():
         inner = _section(entry)
@@ -110,7 +113,7 @@ def settings() -> str:
             whole.append(_setting(name, entry, name in schema.get("required", [])))
         else:
             sections.append(_settings_of(name, entry, schema["$defs"]))
-    return "\n\n".join([NOTE + "# Settings", about, "## The run", _table(whole), *sections]) + "\n"
+    return "\n\n".join([NOTE + "# Settings", ABOUT_SETTINGS, "## The run", _table(whole), *sections]) + "\n"
 
 
 def _settings_of(name: str, entry: dict[str, Any], known: dict[str, Any]) -> str:
@@ -156,15 +159,15 @@ def _allowed(entry: dict[str, Any]) -> str:
         return " or ".join(map(_allowed, entry["anyOf"]))
     if "enum" in entry:
         return ", ".join(f"`{choice}`" for choice in entry["enum"])
-    kind = entry.get("type", "")
+    kind: str = entry.get("type", "")
     if kind == "array":
         return f"{len(entry['prefixItems'])} numbers" if "prefixItems" in entry else f"list of {_allowed(entry['items'])}"
     bounds = [f"{sign} {entry[key]:g}" for key, sign in _BOUNDS.items() if key in entry]
-    return " ".join([_KINDS[kind], ", ".join(bounds)]).strip()
+    return f"{_KINDS.get(kind, kind)} {', '.join(bounds)}".strip()
 
 
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-_KINDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "object": "mapping", "null": "none"}
+_KINDS = {"string": "text", "boolean": "`true`, `false`", "object": "mapping", "null": "none"}
 
 
 def parts_page(title: str, module: ModuleType, classes: list[type] | None = None) -> Callable[[], str]:
@@ -213,9 +216,9 @@ def _facts(part: type) -> str:
 def _attributes(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
     """(field, the string under it) of a class."""
     for field, text in zip(node.body, node.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                yield field.target.id, str(text.value.value)
+        told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and text.value.value
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(told, str):
+            yield field.target.id, told
 
 
 def _signature(value: Any) -> str:
@@ -267,7 +270,7 @@ def written() -> Iterator[tuple[Path, str]]:
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text()
         if str(path.relative_to(ROOT)) not in PAGES and MARKED.search(text):
-            yield path, MARKED.sub(lambda found: found[1] + BLOCKS[found["name"]]() + found[3], text)
+            yield path, MARKED.sub(lambda found: found[1] + BLOCKS[found["name"]]() + "\n" + found[3], text)
 
 
 def stale() -> Iterator[str]:
