@@ -191,7 +191,8 @@ def test_tasks_of_every_kind_train(tmp_path: Path, kind: str):
 
 def test_the_models_chat_template_is_what_it_reads_and_ends_an_answer(tmp_path: Path, sums: Path):
     model, tokenizer = tiny(0)
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    turns = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<eos>{% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %}[assistant]{% endif %}"
     model.save_pretrained(tmp_path / "chatty")
     tokenizer.save_pretrained(tmp_path / "chatty")
     task = {"name": str(sums), "system": "Be brief."}

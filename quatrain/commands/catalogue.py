@@ -11,6 +11,9 @@ from quatrain.config import ConfigError
 from quatrain.methods import METHODS, method
 from quatrain.objective import difference
 
+WIDE = 150
+"""Columns that the whole table needs."""
+
 
 def methods(given: Namespace) -> None:
     """List the catalogue, show one row, or print where two differ."""
@@ -23,7 +26,9 @@ def methods(given: Namespace) -> None:
     rows = [method(name) for name in given.names]
     console = Console(highlight=False)
     if given.what == "list":
-        console.print(table())
+        if not console.is_terminal:
+            console.width = WIDE
+        console.print(table(whole=console.width >= WIDE))
     elif given.what == "show":
         console.print(rows[0].explain(), markup=False, soft_wrap=True)
     else:
@@ -33,17 +38,22 @@ def methods(given: Namespace) -> None:
         console.print(differing if differing.row_count else "they are the same method")
 
 
-def table() -> Table:
-    """The catalogue by its lines."""
+def table(whole: bool = True) -> Table:
+    """The catalogue by its lines; what fits into 80 columns are the parts that differ most, without their numbers."""
+    if not whole:
+        out = Table("method", "mask", "advantage", "reduce", "paper", caption=f"all lines: in {WIDE} columns, or methods show ID")
+        for name, row in METHODS.items():
+            lines = dict(row.lines())
+            out.add_row(name, *(lines[line].partition("(")[0] for line in ("mask", "advantage", "reduce")), row.paper)
+        return out
     out = Table()
     for column in ("method", "mask", "denominator", "advantage", "likelihood", "reduce", "further terms", "paper"):
-        out.add_column(column, overflow="fold")
+        out.add_column(column, overflow="fold", no_wrap=column in ("method", "paper"))
     for name, row in METHODS.items():
         lines = dict(row.lines())
         further = ", ".join(term.name for term in row.terms[1:] if term.coefficient)
-        out.add_row(
-            name, *(lines[line] for line in ("mask", "denominator", "advantage", "likelihood", "reduce")), further, row.paper
-        )
+        parts = (lines[line] for line in ("mask", "denominator", "advantage", "likelihood", "reduce"))
+        out.add_row(name, *parts, further, row.paper)
     return out
 
 

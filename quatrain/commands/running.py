@@ -69,7 +69,8 @@ def report(given: Namespace) -> None:
     """Write one page about the runs."""
     runs = [Path(run) for run in given.runs]
     out = Path(given.out) if given.out else runs[0] / "report.html"
-    _check_writable(out, "--out")
+    if given.out:
+        _check_writable(out, "--out")
     write_report(runs, out)
     print(out)
 
@@ -107,11 +108,10 @@ def replay(given: Namespace) -> bool:
 
 def _check_writable(path: Path, option: str) -> None:
     """Raise ConfigError if there is no folder for the file `path`, before anything is computed for it."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(
-            f"{option} {path}: "
-            + (f"there is no folder {path.parent}" if not path.is_dir() else "is a folder; name a file in it")
-        )
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path}: there is no folder {path.parent}: make it, or choose another")
 
 
 def _reward(text: str) -> dict[str, Any]:
