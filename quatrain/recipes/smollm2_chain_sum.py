@@ -17,6 +17,7 @@ RECIPE = Recipe(
         "prompts_per_step": 16,
         "group_size": 8,
         "max_answer_tokens": 8,
+        "engine": {"max_sequences": 128},
         "update": {"lr": 1e-5},
         "evaluate": {"every": 15, "problems": 200, "progress_problems": 50},
         "checkpoint": {"every": 30, "keep": 1},

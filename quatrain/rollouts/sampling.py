@@ -38,7 +38,7 @@ def draw(
         return token, torch.log_softmax(logits, -1).gather(-1, token[:, None])[:, 0]
     logits = _truncate(logits / sampling.temperature, sampling)
     logp = torch.log_softmax(logits, -1)
-    mass = logp.double().exp().cumsum(-1)
+    mass = logp.exp().cumsum(-1, dtype=torch.float64)
     token = torch.searchsorted(mass, uniform[:, None].double() * mass[:, -1:], right=True)[:, 0]
     token = token.clamp(max=logits.shape[-1] - 1)
     return token, logp.gather(-1, token[:, None])[:, 0]

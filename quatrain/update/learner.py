@@ -234,7 +234,9 @@ class Learner:
         """A checksum of all trained weights, to the bit."""
         total = 0
         for position, (_, p) in enumerate(self.policy.named_parameters(), 1):
-            bits = p.detach().contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[p.element_size()])
+            flat = p.detach().flatten()
+            wide = flat.numel() * flat.element_size() % 8 == 0  # eight bytes at a time are read much faster
+            bits = flat.view(torch.int64 if wide else {4: torch.int32, 2: torch.int16}[flat.element_size()])
             total += (2 * position - 1) * int(bits.sum(dtype=torch.int64))  # odd, so that not even the highest bit is lost
         return f"{total % (1 << 64):016x}"
 
