@@ -192,6 +192,15 @@ def test_methods_are_listed_shown_and_compared():
     assert "the same method" in quatrain("methods", "diff", "ppo", "ppo_clip").out
 
 
+def test_the_list_of_methods_fits_into_a_usual_terminal(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", quatrain("methods").out).splitlines()
+    assert max(map(len, lines)) <= 80
+    names = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert names == list(METHODS)
+
+
 def test_tasks_are_listed_and_one_shows_its_options():
     listed = quatrain("tasks")
     assert listed.code == 0

@@ -89,14 +89,15 @@ def replay(given: Namespace) -> bool:
         size = f"{term.norm:.4g}", f"{term.cosine:+.3f}", str(term.actions)
         terms.add_row(term.name, *size, f"{term.passed:.1%}", f"{term.advantage:.3g}", f"{low:.4f} … {high:.4f}")
     console.print(terms)
-    tokens = Table(title=f"the {len(again.tokens)} tokens that pulled most", title_justify="left")
+    pulling = [token for token in again.tokens if token.pull]
+    tokens = Table(title=f"the {len(pulling)} tokens that pulled most", title_justify="left")
     for column in ("token", "after", "pull", "weight", "= share", "· mask", "· Â", "· ratio", "log π"):
         tokens.add_column(column, justify="left" if column in ("token", "after") else "right")
-    for t in again.tokens:
+    for t in pulling:
         share, mask, advantage, ratio = t.factors
         factors = f"{share:.1e}", f"{mask:.2f}", f"{advantage:+.2f}", f"{ratio:.3f}"
         tokens.add_row(repr(t.text), repr(t.before), f"{t.pull:.1%}", f"{t.weight:+.1e}", *factors, f"{t.logp:.2f}")
-    console.print(tokens if again.tokens else "no token pulled: all weights of this step are 0")
+    console.print(tokens if pulling else "no token pulled: all weights of this step are 0")
     if not again.same:
         print(
             "quatrain: the step did not come out the same: were its files changed? are versions, threads or the machine others "
