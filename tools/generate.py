@@ -127,7 +127,7 @@ def _settings_of(name: str, entry: dict[str, Any], known: dict[str, Any]) -> str
             nested.append(_settings_of(f"{dotted}.{key}", value, known))
     several = " A list: each item has these settings." if dotted.endswith("[]") else ""
     absent = " Not used unless one of these is set." if any(kind.get("type") == "null" for kind in entry.get("anyOf", [])) else ""
-    said = _plain(entry.get("description", "")) + several + absent
+    said = _plain(entry.get("description") or section.get("description", "")) + several + absent
     return "\n\n".join(filter(None, [f"## {name}", said.strip(), _table(rows), *nested]))
 
 
