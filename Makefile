@@ -34,7 +34,7 @@ generated-check: $(VENV)/.dev
 	$(BIN)/python -m tools.generate --check
 
 docs: $(VENV)/.dev  ## the documentation site, in site/
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test-browser: $(VENV)/.dev  ## the report in a real browser; needs chromium and chromium-driver
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser

@@ -116,16 +116,16 @@ def parser() -> argparse.ArgumentParser:
         "methods",
         "quatrain methods\nquatrain methods show grpo\nquatrain methods diff grpo dapo",
     )
-    methods.add_argument("what", nargs="?", choices=("list", "show", "diff"), default="list")
-    methods.add_argument("names", nargs="*", metavar="ID")
+    methods.add_argument("what", nargs="?", choices=("list", "show", "diff"), default="list", help="default list")
+    methods.add_argument("names", nargs="*", metavar="ID", help="a method's id or alias: one for show, two for diff")
 
     tasks = command("tasks", "list the tasks, or show one task's options", "tasks", "quatrain tasks\nquatrain tasks chain_sum")
-    tasks.add_argument("name", nargs="?")
+    tasks.add_argument("name", nargs="?", help="a reasoning-gym data set, to see its options")
 
     report = command(
         "report", "write one page about one or several runs", "report", "quatrain report runs/a runs/b --out both.html"
     )
-    report.add_argument("runs", nargs="+", metavar="RUN")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders; several are overlaid")
     report.add_argument("--out", metavar="FILE", help="default: report.html in the first run's folder")
 
     replay = command(
@@ -134,8 +134,8 @@ def parser() -> argparse.ArgumentParser:
         "replay",
         "quatrain replay runs/2026-01-01-grpo-chain_sum-1 --step 7",
     )
-    replay.add_argument("run", metavar="RUN")
-    replay.add_argument("--step", required=True, type=int)
+    replay.add_argument("run", metavar="RUN", help="a run folder")
+    replay.add_argument("--step", required=True, type=int, help="which step; 1 is the first")
     replay.add_argument("--tokens", type=int, default=12, help="how many tokens are shown; default 12")
     return top
 

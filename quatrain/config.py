@@ -42,6 +42,7 @@ class TaskConfig(Section):
     options: dict[str, Any] = {}
     """The task's own options; for reasoning-gym the fields of the data set's configuration."""
     prompt_column: str = "prompt"
+    """The column of the question."""
     answer_column: str | None = "answer"
     """None (``task.answer_column=``) where there are no reference answers."""
     demonstration_column: str | None = None
@@ -58,8 +59,11 @@ class LoraConfig(Section):
     """Low-rank factors that are trained in the place of the weights (arXiv:2106.09685)."""
 
     rank: PositiveInt = 16
+    """Rank of the factors."""
     alpha: PositiveFloat = 32.0
+    """Their product is scaled by alpha / rank."""
     targets: str | list[str] = "all-linear"
+    """Modules that get factors, as PEFT names them."""
 
 
 class ModelConfig(Section):
@@ -72,6 +76,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """``auto`` is float32 on a CPU and bfloat16 on a GPU."""
     device: str = "auto"
+    """``auto`` is a GPU where there is one, else the CPU; or a name of PyTorch's, such as ``cuda:1``."""
     lora: LoraConfig | None = None
 
 
@@ -81,6 +86,7 @@ class RewardConfig(Section):
     name: str
     """``correct``, ``math``, ``format``, ``length``, ``overlong``, or ``path/to/module.py:function``."""
     weight: float = 1.0
+    """Its factor in the sum."""
     options: dict[str, Any] = {}
     """Keyword arguments of the reward."""
     timeout_seconds: PositiveFloat = 10.0
@@ -93,7 +99,9 @@ class SamplingConfig(Section):
     """How the policy acts in training."""
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Logits are divided by it, in acting and in learning; 0 takes the most probable token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Only the smallest set of most probable tokens whose mass reaches this."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """0 keeps the whole vocabulary."""
     stop: list[str] | None = None
@@ -115,12 +123,17 @@ class UpdateConfig(Section):
     """From weights to new weights: AdamW, its schedule, and how much is computed at once."""
 
     lr: PositiveFloat = 1e-5
+    """The learning rate at its height."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """The learning rate's course after the warm-up; linear and cosine end at 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises to its height."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's, for weights of two dimensions or more."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decays of its means of gradients and of their squares."""
     eps: PositiveFloat = 1e-8
+    """Added to AdamW's denominator."""
     max_grad_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm."""
     epochs: PositiveInt = 1
@@ -132,6 +145,7 @@ class UpdateConfig(Section):
     head_rows: PositiveInt = 256
     """Most hidden states that meet the vocabulary at once: the only logits that ever exist are [head_rows, V]."""
     gradient_checkpointing: bool = False
+    """Compute activations again instead of keeping them: less memory, more time."""
     max_bad_steps: PositiveInt = 5
     """So many skipped updates in a row (gradient not finite) end the run, saved."""
 
@@ -166,6 +180,7 @@ class EvaluateConfig(Section):
     samples: PositiveInt = 1
     """Answers per problem; with 1, decoding is greedy unless ``temperature`` is set."""
     temperature: Annotated[float, Field(ge=0)] | None = None
+    """None is greedy for one answer per problem, and that of training for several."""
     k: list[PositiveInt] = [1]
     """The k of pass@k."""
 
@@ -177,11 +192,15 @@ class RunConfig(Section):
     task: Annotated[TaskConfig, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
     model: Annotated[ModelConfig, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)] = ModelConfig()
     steps: PositiveInt = 100
+    """Rounds of acting, judging and updating."""
     prompts_per_step: PositiveInt = 8
+    """Prompts, and so groups, of each step."""
     group_size: PositiveInt = 8
     """Answers sampled for each prompt."""
     max_answer_tokens: PositiveInt = 64
+    """Where an answer is cut."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Decides everything that is drawn."""
     out: str | None = None
     """The run folder; None makes one under ``runs/``."""
     threads: PositiveInt | None = None
@@ -194,6 +213,7 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """Where metrics go besides the run folder."""
     sample_rollouts: Annotated[int, Field(ge=0)] = 4
     """Rollouts a step that are also written as readable text into ``rollouts.jsonl``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 
 from rich.console import Console
@@ -59,17 +60,22 @@ def table(whole: bool = True) -> Table:
 
 def markdown() -> str:
     """The catalogue as a table for the README and the documentation."""
-    head = "| method | mask | denominator π_ref | advantage | reduce | further terms | paper |\n|---|---|---|---|---|---|---|"
+    head = "| method | mask | denominator | advantage | likelihood | reduce | further terms |\n|---|---|---|---|---|---|---|"
     body = []
     for name, row in METHODS.items():
         lines = dict(row.lines())
-        cells = [lines[line] for line in ("mask", "denominator", "advantage", "reduce")]
+        cells = [f"`{_short(lines[line])}`" for line in ("mask", "denominator", "advantage", "likelihood", "reduce")]
         further = ", ".join(f"{term.name} {term.coefficient:g}" for term in row.terms[1:] if term.coefficient)
-        body.append(f"| `{name}` | {' | '.join(cells)} | {further} | {_link(row.paper)} |")
+        body.append(f"| [`{name}`]({_link(row.paper)}) | {' | '.join(cells)} | {further} |")
     return "\n".join([head, *body])
+
+
+def _short(part: str) -> str:
+    """A part's signature without the eps that no paper prints, and without empty brackets."""
+    return re.sub(r", eps=[^,)]+", "", part).removesuffix("()")
 
 
 def _link(paper: str) -> str:
     kind, _, number = paper.partition(":")
     place = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}[kind]
-    return f"[{paper}]({place}{number})"
+    return place + number
