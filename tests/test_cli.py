@@ -145,7 +145,7 @@ def test_wrong_use_is_one_line_with_the_way_out(
         raise AssertionError("a model was loaded")
 
     monkeypatch.chdir(place)
-    monkeypatch.setattr("quatrain.run.load_model", load_model)
+    monkeypatch.setattr("quatrain.assembly.load_model", load_model)
     before = sorted(place.rglob("*"))
     done = quatrain(*line.split())
     assert done.code == 2, done.err
@@ -158,7 +158,7 @@ def test_wrong_use_is_one_line_with_the_way_out(
 def test_the_table_of_wrong_uses_can_fail(place: Path, monkeypatch: pytest.MonkeyPatch):
     """The right line beside it does load a model."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr("quatrain.run.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("quatrain.assembly.load_model", lambda *_: 1 / 0)
     done = quatrain("train", *SUMS.split(), "--set", "evaluate.problems=2", "--out", "right")
     assert done.code == 1
     assert "ZeroDivisionError" in done.err

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quatrain.run import Replayed, replay
+from quatrain.review import Replayed, replay
 from tests.command_line import PARITY, jsonl, quatrain, records, train
 
 RUNS = {
@@ -77,7 +77,8 @@ def test_the_factors_multiply_to_the_weight(run: Path, replayed: list[Replayed])
         for token in again.tokens:
             share, mask, advantage, ratio = token.factors
             assert token.logp < 0
-            assert share > 0
+            assert 0 < share < 1
+            assert (mask, ratio) == (1, pytest.approx(1, abs=1e-3)), "before its update a policy is where it was"
             if len(again.terms) == 1 or again.terms[1].norm == 0 or again.terms[1].name in ("value", "entropy"):
                 assert token.weight == pytest.approx(share * mask * advantage * ratio, rel=1e-4, abs=1e-9)
 

@@ -212,7 +212,7 @@ def test_where_every_checkpoint_is_damaged_a_run_begins_anew(tmp_path: Path, sum
 def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path: Path, sums: Path, monkeypatch: pytest.MonkeyPatch):
     run = train(tmp_path / "run", sums, method="sft", evaluate__problems=2)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
-    monkeypatch.setattr("quatrain.run.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("quatrain.assembly.load_model", lambda *_: 1 / 0)
     done = quatrain("train", "--resume", run)
     assert (done.code, done.err) == (0, "")
     assert f"{run} is finished: nothing is left to do" in done.out

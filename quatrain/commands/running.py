@@ -15,8 +15,9 @@ from quatrain.config import ConfigError, load, nearest, read_yaml
 from quatrain.diagnostics.records import write_atomic
 from quatrain.diagnostics.report import write_report
 from quatrain.recipes import RECIPES
-from quatrain.run import Result, measure_model, resume
-from quatrain.run import replay as replay_run
+from quatrain.review import measure_model
+from quatrain.review import replay as replay_run
+from quatrain.run import Result, resume
 from quatrain.run import train as train_run
 
 
