@@ -60,7 +60,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
         first_k_dense_replace=1,
     ),
 }
-"""Families that work: grouped heads, sliding windows shorter than any test's sequences, learned positions, experts, latent attention."""
+"""Families that work: grouped heads, windows shorter than the tests' sequences, learned positions, experts, latent attention."""
 
 REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
     "gemma2": (lambda: hf.Gemma2Config(**_LLAMA, head_dim=8, sliding_window=WINDOW), "Gemma2Attention asks for an attention"),
@@ -99,18 +99,19 @@ REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
 
 
 def build(config: PreTrainedConfig, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
-    """A model whose weights are large enough for attention to look somewhere, and whose biases and norms are not those of an empty start."""
+    """A model with weights so large that attention looks somewhere, and with biases and norms unlike those of an empty start."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         model = hf.AutoModelForCausalLM.from_config(config).to(dtype)
+        embedding = 0.2 if model.config.tie_word_embeddings else 0.7  # not so large that one token takes all
         with torch.no_grad():
             for name, p in model.named_parameters():
                 noise = torch.randn(p.shape, dtype=torch.float64).to(p)
                 if p.ndim == 1:
                     p.add_(0.2 * noise)
                 else:
-                    p.copy_(noise * (0.7 if "emb" in name or "wte" in name else 1.5 / p.shape[-1] ** 0.5))
+                    p.copy_(noise * (embedding if "emb" in name or "wte" in name else 1.5 / p.shape[-1] ** 0.5))
     if dtype == torch.float64 and "experts" in " ".join(name for name, _ in model.named_parameters()):
         model.set_experts_implementation("eager")  # the grouped one has no float64
     return model.eval()

@@ -248,7 +248,7 @@ def _count_layer_runs(policy: CausalLM) -> list[int]:
     """How often the last layer began, in a list of one number."""
     count = [0]
     layers = next(m for m in policy.decoder.modules() if isinstance(m, torch.nn.ModuleList))
-    inner = [m for m in layers[-1].modules() if next(m.children(), None) is None][0]
+    inner = next(m for m in layers[-1].modules() if next(m.children(), None) is None)
     inner.register_forward_hook(lambda *_: count.__setitem__(0, count[0] + 1))
     return count
 

@@ -1,5 +1,7 @@
 """A forest against the plain definition: the set of all distinct prefixes."""
 
+from itertools import pairwise
+
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -86,7 +88,7 @@ def test_parts_hold_every_row_once_within_the_budget(sequences: list[list[int]],
 @given(sequences=FEW_TOKENS, budget=st.integers(1, 12))
 def test_no_part_ends_before_it_must(sequences: list[list[int]], budget: int):
     parts = partition(tensors(sequences), budget)
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         together = [sequences[row] for row in [*part.tolist(), int(following[0])]]
         assert len(prefixes(together)) > budget
 
