@@ -1,0 +1,168 @@
+"""The update written plainly: padded batches, whole logits, autograd through the published loss."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quatrain.config import LoraConfig, UpdateConfig
+from quatrain.methods import METHODS
+from quatrain.objective import Method
+from quatrain.policies import CausalLM
+from quatrain.types import Batch, Origin
+from quatrain.update import Learner, Reference
+from tests.policies.families import TOKENIZER, VOCABULARY, family
+from tests.reference import LOSSES, Case
+
+HUGE = 1_000_000
+PPO = {"entropy.beta": 0.03}
+"""With its entropy bonus on."""
+
+
+def policy(
+    name: str = "llama", dtype: torch.dtype = torch.float64, *, lora: LoraConfig | None = None, critic: bool = True, **more: Any
+) -> CausalLM:
+    """A policy whose critic and adapters are not those of an empty start."""
+    made = CausalLM(family(name, dtype), TOKENIZER, lora=lora, critic=critic, **more)
+    generator = torch.Generator().manual_seed(9)
+    if made.critic is not None:
+        made.critic.to(dtype)
+        nn.init.normal_(made.critic.weight, std=0.2, generator=generator)
+    if lora is not None:
+        with torch.no_grad():
+            for _, p in made.named_parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    return made
+
+
+def method(name: str) -> Method:
+    return METHODS[name].with_settings(PPO) if name == "ppo" else METHODS[name]
+
+
+def learner(of: CausalLM, name: str | Method, *, steps: int = 10, reference: Reference | None = None, **config: Any) -> Learner:
+    """A learner at a temperature that is not 1."""
+    row = method(name) if isinstance(name, str) else name
+    return Learner(of, row, UpdateConfig(**config), steps=steps, temperature=0.7, reference=reference, seed=3)
+
+
+def batch(seed: int = 0) -> Batch:
+    """Rollouts of three prompts that begin alike.
+
+    Answers of one prompt share beginnings, two are equal, one is a single token, one has a gap in which the policy did not act,
+    one row has no action at all, each prompt has a demonstration, and behind the last action there is garbage.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(3, VOCABULARY, (count,), generator=generator).tolist()
+
+    begin = tokens(5)
+    prompts = [begin + tokens(n) for n in (2, 3, 0)]
+    rows: list[tuple[int, list[int], Origin]] = []
+    for number, sizes in enumerate([(6, 4, 9), (5, 5, 1, 7), (8, 3)]):
+        answers = [tokens(n) for n in sizes]
+        answers[1] = answers[0][:2] + answers[1]
+        rows += [(number, answer, Origin.POLICY) for answer in answers]
+        rows.append((number, tokens(4), Origin.DEMONSTRATION))
+    rows.insert(2, rows[0])
+    rows.insert(4, (0, [], Origin.POLICY))
+    width = max(len(prompts[p]) + len(answer) for p, answer, _ in rows) + 2
+    ids = torch.randint(3, VOCABULARY, (len(rows), width), generator=generator)
+    action = torch.zeros(len(rows), width, dtype=torch.bool)
+    for row, (prompt, answer, _) in enumerate(rows):
+        start = len(prompts[prompt])
+        ids[row, : start + len(answer)] = torch.tensor(prompts[prompt] + answer)
+        action[row, start : start + len(answer)] = True
+    gapped = 3
+    action[gapped, len(prompts[0]) + 3 : len(prompts[0]) + 6] = False
+    reward = torch.rand(len(rows), generator=generator) * 2
+    reward[::3] = 1.0
+    return Batch(
+        tokens=ids,
+        action=action,
+        logp_rollout=torch.zeros(action.shape),
+        reward=reward,
+        prompt_id=torch.tensor([10 * (3 - prompt) for prompt, _, _ in rows]),
+        origin=torch.tensor([origin.code for _, _, origin in rows]),
+    )
+
+
+@dataclass
+class Plain:
+    """A copy of a policy, run by transformers on padded rows with its own eager attention."""
+
+    base: Any
+    critic: nn.Linear | None
+    temperature: float = 0.7
+
+    @staticmethod
+    def of(policy: CausalLM) -> "Plain":
+        base = copy.deepcopy(policy.base)
+        base.set_attn_implementation("eager")
+        base.eval()
+        return Plain(base, copy.deepcopy(policy.critic))
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        own = {name: p for name, p in self.base.named_parameters() if p.requires_grad}
+        critic = {} if self.critic is None else {f"critic.{name}": p for name, p in self.critic.named_parameters()}
+        return own | critic
+
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """log π, entropy and value of every token, [B, T]; of the first one, nothing."""
+        assert batch.tokens is not None
+        out = self.base(input_ids=batch.tokens, attention_mask=torch.ones_like(batch.tokens), output_hidden_states=True)
+        logp = torch.log_softmax(out.logits[:, :-1] / self.temperature, -1)
+        taken = logp.gather(-1, batch.tokens[:, 1:, None])[..., 0]
+        entropy = -(logp.exp() * logp).sum(-1)
+        hidden = out.hidden_states[-1][:, :-1]
+        value = torch.zeros_like(taken) if self.critic is None else self.critic(hidden.to(self.critic.weight.dtype))[..., 0]
+        return tuple(torch.nn.functional.pad(x, (1, 0)) for x in (taken, entropy, value))  # type: ignore[return-value]
+
+    def loss(self, name: str, batch: Batch, *, on_policy: bool = False) -> Tensor:
+        """The published loss of the rows that have an action. `on_policy` takes the policy as it is for the old one."""
+        assert batch.action is not None
+        logp, entropy, value = self.scores(batch)
+        if on_policy:
+            batch = batch.replace(logp_old=logp.detach())
+        blank = {key: torch.zeros_like(logp) for key in ("logp_old", "logp_ref", "values") if getattr(batch, key) is None}
+        rows = batch.action.any(1).nonzero()[:, 0]
+        case = Case(batch.replace(**blank), logp, value).rows(rows)
+        numbers = {"entropy_coefficient": PPO["entropy.beta"]} if name == "ppo" else {}
+        return LOSSES[name](case.answers(entropy[rows]), **numbers)
+
+    def gradient(self, name: str, batch: Batch, **more: bool) -> dict[str, Tensor]:
+        named = self.named_parameters()
+        found = torch.autograd.grad(self.loss(name, batch, **more), list(named.values()), allow_unused=True)
+        return {key: torch.zeros_like(p) if g is None else g for (key, p), g in zip(named.items(), found, strict=True)}
+
+
+def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
+    """`batch` with an old and a reference policy and old values that are some way off the current ones."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        logp, _, value = plain.scores(batch)
+
+    def near(x: Tensor, spread: float) -> Tensor:
+        return x + spread * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    return batch.replace(logp_old=near(logp, 0.3), logp_ref=near(logp, 0.3), values=near(value, 0.3))
+
+
+def gradient_of(learner: Learner, batch: Batch) -> dict[str, Tensor]:
+    """What the learner adds to the gradient of each trained parameter."""
+    named = dict(learner.policy.named_parameters())
+    learner.optimizer.zero_grad()
+    learner.gradient(learner.method.bind(batch))
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named.items()}
+    learner.optimizer.zero_grad()
+    return found
+
+
+def error(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest relative error of any tensor, in norm; where a tensor should be almost nothing, of the whole."""
+    assert ours.keys() == theirs.keys()
+    whole = torch.stack([x.norm() for x in theirs.values()]).norm()
+    assert whole > 0
+    return max(((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-3 * whole)).item() for k in theirs)

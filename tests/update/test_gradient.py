@@ -1,0 +1,163 @@
+"""The gradient of every row, over forests, in passes and in goes of the head, against the plain way."""
+
+import pytest
+import torch
+
+from quatrain.config import LoraConfig
+from quatrain.methods import METHODS
+from quatrain.objective import EntropyBonus, Method
+from quatrain.types import Batch
+from tests.update import plain
+from tests.update.plain import HUGE, Plain, batch, error, gradient_of, learner, policy, with_policies
+
+TOLERANCE = 1e-5
+"""Relative. Normalization layers round to float32 in either way, at different places."""
+
+SPLITS = [(HUGE, HUGE), (HUGE, 7), (30, HUGE), (23, 5), (1, 1)]
+"""(tokens_per_pass, head_rows)."""
+
+
+def needs_critic(name: str) -> bool:
+    return "value" in METHODS[name].targets
+
+
+@pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS)
+@pytest.mark.parametrize("name", METHODS)
+def test_gradient_is_that_of_the_published_loss(name: str, tokens_per_pass: int, head_rows: int):
+    """Away from the old policy, the reference and the old values; PPO with its entropy bonus and its critic."""
+    ours = policy(critic=needs_critic(name))
+    theirs = Plain.of(ours)
+    whole = with_policies(batch(), theirs)
+    learning = learner(ours, name, epochs=2, tokens_per_pass=tokens_per_pass, head_rows=head_rows)
+    assert error(gradient_of(learning, whole), theirs.gradient(name, whole)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not needs_critic(name)])
+def test_a_single_update_is_measured_against_itself(name: str):
+    """Nobody scores the old policy beforehand: the update's own forward pass is it."""
+    ours = policy(critic=False)
+    theirs = Plain.of(ours)
+    whole = with_policies(batch(), theirs)
+    garbage = whole.replace(logp_old=torch.full_like(whole.logp_old, 7.0), values=None)
+    learning = learner(ours, name, tokens_per_pass=23, head_rows=5)
+    assert error(gradient_of(learning, garbage), theirs.gradient(name, whole, on_policy=True)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mistral", "gpt_neox", "gpt2", "opt", "qwen3_moe", "deepseek_v3", "llama, tied"])
+@pytest.mark.parametrize("row", ["grpo", "ppo"])
+def test_gradient_of_other_families(name: str, row: str):
+    ours = policy(name, critic=needs_critic(row))
+    theirs = Plain.of(ours)
+    whole = with_policies(batch(), theirs)
+    learning = learner(ours, row, epochs=2, tokens_per_pass=40, head_rows=9)
+    assert error(gradient_of(learning, whole), theirs.gradient(row, whole)) < TOLERANCE
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("row", ["grpo", "ppo"])
+def test_gradient_of_adapters(row: str, checkpointing: bool):
+    ours = policy(lora=LoraConfig(rank=3), critic=needs_critic(row), gradient_checkpointing=checkpointing)
+    theirs = Plain.of(ours)
+    whole = with_policies(batch(), theirs)
+    learning = learner(ours, row, epochs=2, tokens_per_pass=40, head_rows=9)
+    gradient = gradient_of(learning, whole)
+    assert all(".lora_" in key or key.startswith("critic.") for key in gradient)
+    assert error(gradient, theirs.gradient(row, whole)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS[:4])
+def test_gradient_of_the_entropy_alone(tokens_per_pass: int, head_rows: int):
+    ours = policy(critic=False)
+    theirs = Plain.of(ours)
+    whole = batch()
+    _, entropy, _ = theirs.scores(whole)
+    own = whole.action & (whole.origin == 0)[:, None]
+    theirs_named = theirs.named_parameters()
+    expected = torch.autograd.grad(-0.3 * entropy[own].mean(), list(theirs_named.values()))
+    learning = learner(ours, Method(EntropyBonus(beta=0.3)), tokens_per_pass=tokens_per_pass, head_rows=head_rows)
+    assert error(gradient_of(learning, whole), dict(zip(theirs_named, expected, strict=True))) < TOLERANCE
+
+
+def test_gradient_in_float32():
+    ours = policy(dtype=torch.float32, critic=False)
+    theirs = Plain.of(ours)
+    whole = with_policies(batch(), theirs)
+    learning = learner(ours, "grpo", epochs=2, tokens_per_pass=40, head_rows=9)
+    assert error(gradient_of(learning, whole), theirs.gradient("grpo", whole)) < 1e-3
+
+
+@pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS)
+def test_scores_are_those_of_a_plain_pass(tokens_per_pass: int, head_rows: int):
+    ours = policy()
+    whole = batch()
+    with torch.no_grad():
+        logp, entropy, value = (x.where(whole.action, 0).float() for x in Plain.of(ours).scores(whole))
+    found = learner(ours, "ppo", tokens_per_pass=tokens_per_pass, head_rows=head_rows).score(whole, ours)
+    torch.testing.assert_close(found.logp, logp, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.entropy, entropy, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.value, value, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_an_action_and_the_order_of_rows_do_not_matter():
+    ours = policy()
+    whole = with_policies(batch(), Plain.of(ours))
+    learning = learner(ours, "ppo", epochs=2, tokens_per_pass=40)
+    expected = gradient_of(learning, whole)
+    behind = whole.action.flip(1).cumsum(1).flip(1) == 0  # after the last action
+    garbled = whole.replace(tokens=torch.where(behind, 50, whole.tokens))
+    assert error(gradient_of(learning, garbled), expected) < 1e-12
+    order = torch.randperm(whole.size, generator=torch.Generator().manual_seed(0))
+    assert error(gradient_of(learning, whole.rows(order)), expected) < TOLERANCE
+
+
+def test_rewards_without_contrast_have_no_gradient_and_are_scored_all_the_same():
+    ours = policy(critic=False)
+    whole = batch().replace(reward=torch.ones(batch().size))
+    learning = learner(ours, "dapo", epochs=2)
+    whole = with_policies(whole, Plain.of(ours))
+    metrics = learning.gradient(learning.method.bind(whole))
+    assert all(p.grad is None or not p.grad.any() for _, p in ours.named_parameters())
+    with_contrast = learning.gradient(learning.method.bind(whole.replace(reward=batch().reward)))
+    for key in ("entropy", "ratio/p50", "ratio/max", "kl/rollout"):
+        assert metrics[key] == pytest.approx(with_contrast[key], rel=1e-5)
+    learning.optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("tokens_per_pass", [HUGE, 25])
+def test_metrics_are_those_of_the_batch(tokens_per_pass: int):
+    """Entropy, distance to the engine and the critic's loss, against their definitions."""
+    ours = policy()
+    theirs = Plain.of(ours)
+    sampled = batch().rows((batch().origin == 0).nonzero()[:, 0])
+    whole = with_policies(sampled, theirs)
+    act = whole.action
+    with torch.no_grad():
+        logp, entropy, value = theirs.scores(whole)
+    engine = (logp + 0.1 * torch.randn(logp.shape, generator=torch.Generator().manual_seed(0))).float()
+    learning = learner(ours, "ppo", epochs=2, tokens_per_pass=tokens_per_pass)
+    bound = learning.method.bind(whole.replace(logp_rollout=engine, values=whole.values.where(act, 0)))
+    found = learning.gradient(bound)
+    gap = (logp - engine)[act]
+    returns = next(prepared for term, prepared, _ in bound.terms() if term.target == "value")
+    assert found["entropy"] == pytest.approx(entropy[act].mean().item(), rel=1e-5)
+    assert found["kl/rollout"] == pytest.approx((gap.exp() - 1 - gap).mean().item(), rel=1e-3)
+    assert found["value/loss"] == pytest.approx((value - returns)[act].square().mean().item() / 2, rel=1e-5)
+
+
+def test_sensitivity_is_the_norm_of_the_slope_at_the_hidden_state():
+    ours = policy(critic=False)
+    whole = batch()
+    found = learner(ours, "grpo", tokens_per_pass=30, head_rows=4).sensitivity(whole)
+    theirs = Plain.of(ours)
+    hidden = theirs.base.model(input_ids=whole.tokens).last_hidden_state[:, :-1].detach().requires_grad_()
+    logits = theirs.base.lm_head(hidden) / theirs.temperature
+    logp = torch.log_softmax(logits, -1).gather(-1, whole.tokens[:, 1:, None])
+    (slope,) = torch.autograd.grad(logp.sum(), hidden)
+    expected = torch.nn.functional.pad(slope.norm(dim=-1), (1, 0)).where(whole.action, 0).float()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_action_without_a_past_is_refused():
+    whole = Batch(tokens=torch.tensor([[5, 6]]), action=torch.tensor([[True, True]]), origin=torch.tensor([1]))
+    with pytest.raises(ValueError, match="the first token of a sequence is an action"):
+        learner(policy(critic=False), plain.method("sft")).learn(whole, 1)
