@@ -77,7 +77,7 @@ def batch(seed: int = 0) -> Batch:
         action[row, start : start + len(answer)] = True
     gapped = 3
     action[gapped, len(prompts[0]) + 3 : len(prompts[0]) + 6] = False
-    reward = torch.rand(len(rows), generator=generator) * 2
+    reward = torch.rand(len(rows), generator=generator, dtype=torch.float64) * 2
     reward[::3] = 1.0
     return Batch(
         tokens=ids,
@@ -91,7 +91,7 @@ def batch(seed: int = 0) -> Batch:
 
 @dataclass
 class Plain:
-    """A copy of a policy, run by transformers on padded rows with its own eager attention."""
+    """A copy of a policy, run by transformers on padded rows with its own attention."""
 
     base: Any
     critic: nn.Linear | None
@@ -100,7 +100,7 @@ class Plain:
     @staticmethod
     def of(policy: CausalLM) -> "Plain":
         base = copy.deepcopy(policy.base)
-        base.set_attn_implementation("eager")
+        base.set_attn_implementation("sdpa")
         base.eval()
         return Plain(base, copy.deepcopy(policy.critic))
 

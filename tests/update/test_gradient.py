@@ -10,8 +10,11 @@ from quatrain.types import Batch
 from tests.update import plain
 from tests.update.plain import HUGE, Plain, batch, error, gradient_of, learner, policy, with_policies
 
-TOLERANCE = 1e-5
-"""Relative. Normalization layers round to float32 in either way, at different places."""
+TOLERANCE = 2e-6
+"""Relative. In most families normalization rounds to float32, whatever the model's dtype is."""
+
+EXACT = {"gpt_neox", "gpt2", "opt"}
+"""Families in which nothing does."""
 
 SPLITS = [(HUGE, HUGE), (HUGE, 7), (30, HUGE), (23, 5), (1, 1)]
 """(tokens_per_pass, head_rows)."""
@@ -50,7 +53,7 @@ def test_gradient_of_other_families(name: str, row: str):
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     learning = learner(ours, row, epochs=2, tokens_per_pass=40, head_rows=9)
-    assert error(gradient_of(learning, whole), theirs.gradient(row, whole)) < TOLERANCE
+    assert error(gradient_of(learning, whole), theirs.gradient(row, whole)) < (1e-12 if name in EXACT else TOLERANCE)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -83,7 +86,7 @@ def test_gradient_in_float32():
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     learning = learner(ours, "grpo", epochs=2, tokens_per_pass=40, head_rows=9)
-    assert error(gradient_of(learning, whole), theirs.gradient("grpo", whole)) < 1e-3
+    assert error(gradient_of(learning, whole), theirs.gradient("grpo", whole)) < 1e-5
 
 
 @pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS)
