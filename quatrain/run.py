@@ -31,7 +31,7 @@ from quatrain.diagnostics.measures import readable, rollout_metrics
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, default_run_path
 from quatrain.diagnostics.report import write_report
-from quatrain.diagnostics.trackers import open_trackers
+from quatrain.diagnostics.trackers import Trackers, open_trackers
 from quatrain.errors import StoppedRun
 from quatrain.policies import CausalLM
 from quatrain.prompts import Source, Template
@@ -122,7 +122,9 @@ def _result(planned: Plan, folder: RunFolder) -> Result:
 class Run:
     """A policy, the stages around it and the folder that remembers them."""
 
-    def __init__(self, planned: Plan, folder: RunFolder, progress: Progress, policy: CausalLM, stack: ExitStack) -> None:
+    def __init__(
+        self, planned: Plan, folder: RunFolder, progress: Progress, policy: CausalLM, judge: Judge, trackers: Trackers
+    ) -> None:
         config = planned.config
         if config.max_answer_tokens >= policy.context:
             raise ConfigError(
@@ -133,7 +135,7 @@ class Run:
         self.has_failures = False
         template = make_template(planned, policy)
         self.template = template
-        self.judge = stack.enter_context(Judge(config.rewards, config.max_answer_tokens))
+        self.judge, self.trackers = judge, trackers
         self.source = Source(planned.task, template, seed=config.seed, held_out=config.evaluate.problems)
         self.engine = TorchEngine(
             policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass
@@ -151,7 +153,6 @@ class Run:
         )
         self.learner = make_learner(planned, folder, policy)
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
-        self.stack = stack
 
     @classmethod
     @contextmanager
@@ -159,9 +160,12 @@ class Run:
         """Load the model and build the stages around it."""
         config = planned.config
         with ExitStack() as stack:
+            trackers = open_trackers(config.trackers, folder.path, config.model_dump(mode="json"))
+            stack.enter_context(trackers)
+            judge = stack.enter_context(Judge(config.rewards, config.max_answer_tokens))  # starts while the model loads
             with progress.stage(f"loading {config.model.name}"):
                 policy = load_policy(config, critic="value" in planned.method.targets)
-            yield cls(planned, folder, progress, policy, stack)
+            yield cls(planned, folder, progress, policy, judge, trackers)
 
     def restore(self) -> int:
         """Go back to the newest whole checkpoint; returns its step, 0 where there is none."""
@@ -173,8 +177,6 @@ class Run:
                 self.checkpoints.restore(step, manifest, self.learner)
                 self.source.load_state_dict(manifest["state"]["source"])
         self.folder.truncate_after(step)
-        tree = self.config.model_dump(mode="json")
-        self.trackers = self.stack.enter_context(open_trackers(self.config.trackers, self.folder.path, tree))
         return step
 
     def evaluate_before(self, done: int) -> None:

@@ -58,6 +58,8 @@ WRONG = [
     ("train --set sampling.stop=3 " + SUMS, "sampling.stop = 3", "list"),
     ("train --set model.lora.targets=5 " + SUMS, "model.lora.targets = 5", "string"),
     ("train --set method.mask.high=wide " + SUMS, "method.mask.high = 'wide'", "number"),
+    ("train --method dapo --set method.mask.high=-1 " + SUMS, "method.mask.high = -1", "greater than or equal to 0"),
+    ("train --method ppo --set method.advantage.lam=1.5 " + SUMS, "method.advantage.lam = 1.5", "less than or equal to 1"),
     ("train --set trackers=[tensorbord] " + SUMS, "'tensorbord'", "'tensorboard'"),
     ("train --set model.dtype=float17 " + SUMS, "'float17'", "'float32'"),
     ("train --set model.device=warp " + SUMS, "'warp'", "cpu"),

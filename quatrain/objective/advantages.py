@@ -7,13 +7,16 @@ pass; the others are evaluated once for a whole minibatch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Relative:
     """Whose mean reward is subtracted; ``leave_one_out`` is the group without the sample itself."""
     scale: Key = "none"
     """Whose standard deviation is divided by."""
-    eps: float = 1e-6
+    eps: NonNegativeFloat = 1e-6
     """Added to the standard deviation; the papers leave it out."""
     live: ClassVar[bool] = False
     scope: ClassVar[Scope] = "group"
@@ -130,9 +133,9 @@ class GAE:
     Source: arXiv:1506.02438, eq. 16.
     """
 
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount γ per action."""
-    lam: float = 0.95
+    lam: Share = 0.95
     """λ: 0 is the one-step residual, 1 the return minus the value."""
     live: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"reward", "values"})
@@ -168,7 +171,7 @@ class StayClose:
     KL(π_ref‖π_θ), and that of k1 is zero. With beta 0 nothing is needed and nothing is computed.
     """
 
-    beta: float = 0.04
+    beta: NonNegativeFloat = 0.04
     """Weight of the penalty."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
     """The KL estimate whose derivative is taken."""

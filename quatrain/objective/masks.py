@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from quatrain.objective.part import Scope, View
@@ -41,9 +42,9 @@ class Clip:
     Source: arXiv:1707.06347, eq. 7; low ≠ high (clip-higher): arXiv:2503.14476, eq. 10.
     """
 
-    low: float = 0.2
+    low: NonNegativeFloat = 0.2
     """How far below 1 the ratio may fall."""
-    high: float = 0.2
+    high: NonNegativeFloat = 0.2
     """How far above 1 the ratio may rise."""
     needs: ClassVar[frozenset[str]] = frozenset()
     scope: ClassVar[Scope] = "token"
@@ -62,9 +63,9 @@ class Cap:
     Source: arXiv:2506.13585 (CISPO), eq. 4 and 5.
     """
 
-    low: float = 0.0
+    low: NonNegativeFloat = 0.0
     """Smallest weight; 0 is no lower bound."""
-    high: float = 5.0
+    high: PositiveFloat = 5.0
     """Largest weight. The paper tunes it and states no value; 5 is a common choice."""
     needs: ClassVar[frozenset[str]] = frozenset()
     scope: ClassVar[Scope] = "token"

@@ -175,7 +175,7 @@ def _set(part: Any, path: list[str], value: Any, name: str) -> Any:
     head, *rest = path
     if rest:
         return dataclasses.replace(part, **{head: _set(getattr(part, head), rest, value, name)})
-    kind = get_type_hints(type(part))[head]
+    kind = get_type_hints(type(part), include_extras=True)[head]
     assert not is_dataclass(getattr(part, head))
     try:
         checked = TypeAdapter(kind).validate_python(value)

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from quatrain.objective.part import Scope, View
@@ -94,7 +95,7 @@ class Constant:
     Source: arXiv:2503.20783 (Dr. GRPO), section 3.2; with tokens = 1 its equation, with the generation budget its code.
     """
 
-    tokens: float = 1.0
+    tokens: PositiveFloat = 1.0
     """The divisor in the place of each answer's length."""
     needs: ClassVar[frozenset[str]] = frozenset()
     scope: ClassVar[Scope] = "batch"

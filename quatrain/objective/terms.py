@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from quatrain.objective.advantages import GAE, One
@@ -93,7 +94,7 @@ class EntropyBonus:
     """
 
     name: str = "entropy"
-    beta: float = 0.01
+    beta: NonNegativeFloat = 0.01
     """Weight of the bonus."""
     reduce: Any = PerToken()
     on: tuple[Origin, ...] = (Origin.POLICY,)
@@ -125,9 +126,9 @@ class ValueLoss:
     """
 
     name: str = "value"
-    beta: float = 0.5
+    beta: NonNegativeFloat = 0.5
     """Weight of the loss."""
-    clip: float = 0.2
+    clip: NonNegativeFloat = 0.2
     """How far the value may move in one update."""
     advantage: Any = GAE()
     """The estimator whose sum with V_old is the return."""

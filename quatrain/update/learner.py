@@ -16,7 +16,7 @@ from quatrain.config import UpdateConfig
 from quatrain.errors import StoppedRun
 from quatrain.objective import Bound, Method, Weights
 from quatrain.policies import CausalLM, partition, plant
-from quatrain.types import Batch
+from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score
 from quatrain.update.reference import Reference
 
@@ -164,8 +164,9 @@ class Learner:
                 error += change.square().sum().item()  # both are 0 where there is no action
         bound = bound.with_old(logp) if old_is_now else bound
         metrics = bound.metrics(logp)
-        if batch.logp_rollout is not None and count:
-            gap = (logp - batch.logp_rollout)[batch.action].double()
+        acted = batch.action if batch.origin is None else batch.action & (batch.origin == Origin.POLICY.code)[:, None]
+        if batch.logp_rollout is not None and acted.any():
+            gap = (logp - batch.logp_rollout)[acted].double()
             metrics["kl/rollout"] = (torch.exp(gap) - 1 - gap).mean().item()
         metrics["entropy"] = entropy.sum().item() / max(count, 1)
         return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
