@@ -89,8 +89,11 @@ class CausalLM:
 
     @property
     def context(self) -> int:
-        """Most tokens of a sequence."""
-        return getattr(self.base.config, "max_position_embeddings", None) or 1 << 30
+        """Most tokens of a sequence; with LongRoPE, of one that is not long, as a long one changes the positions of all in its pass."""
+        most = getattr(self.base.config, "max_position_embeddings", None) or 1 << 30
+        rope = getattr(self.base.config, "rope_parameters", None) or {}
+        kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict) and kind.get("rope_type") == "longrope"]
+        return min([most, *(kind["original_max_position_embeddings"] for kind in kinds)])
 
     @property
     def end_tokens(self) -> frozenset[int]:

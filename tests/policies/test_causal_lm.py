@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, Phi3Config, PreTrainedModel
 
 from quatrain.config import ConfigError, LoraConfig
 from quatrain.policies import CausalLM, plant
@@ -262,6 +262,18 @@ def test_context_and_end_tokens():
     assert CausalLM(model, TOKENIZER).end_tokens == {5, 7}
     model.generation_config.eos_token_id = None
     assert CausalLM(model, TOKENIZER).end_tokens == {TOKENIZER.eos_token_id}
+
+
+def test_long_rope_is_kept_to_lengths_at_which_sequences_do_not_change_one_another():
+    config = FAMILIES["phi3"]().to_dict() | {"sliding_window": None, "original_max_position_embeddings": 16}
+    factors = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "original_max_position_embeddings": 16}
+    config["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+    model = build(Phi3Config(**config), torch.float64)
+    theirs = [plain_logits(model, [row[:n]])[0] for row in sequences() for n in (16, 17)]
+    policy = CausalLM(model, TOKENIZER)
+    assert policy.context == 16
+    assert worst(forest_logits(policy, [row[:16] for row in sequences()]), theirs[::2]) < 1e-8
+    assert worst(forest_logits(policy, [row[:17] for row in sequences()]), theirs[1::2]) > 1e-2
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
