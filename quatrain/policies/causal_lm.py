@@ -89,7 +89,10 @@ class CausalLM:
 
     @property
     def context(self) -> int:
-        """Most tokens of a sequence; with LongRoPE, of one that is not long, as a long one changes the positions of all in its pass."""
+        """Most tokens of a sequence.
+
+        With LongRoPE these are the original ones: a longer sequence would change the frequencies of all others in its pass.
+        """
         most = getattr(self.base.config, "max_position_embeddings", None) or 1 << 30
         rope = getattr(self.base.config, "rope_parameters", None) or {}
         kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict) and kind.get("rope_type") == "longrope"]
