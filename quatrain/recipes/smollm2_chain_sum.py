@@ -20,7 +20,7 @@ RECIPE = Recipe(
         "engine": {"max_sequences": 128},
         "update": {"lr": 1e-5},
         "evaluate": {"every": 15, "problems": 200, "progress_problems": 50},
-        "checkpoint": {"every": 30, "keep": 1},
+        "checkpoint": {"every": 30, "keep": 2},
     },
     expects="to be measured",
 )
