@@ -49,19 +49,19 @@ AttentionInterface.register(NAME, folded_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def mask_for(config: Any, sees: Tensor, distance: Tensor) -> Tensor | dict[str, Tensor]:
+def mask_for(config: Any, sees: Tensor, position: Tensor, key_position: Tensor) -> Tensor | dict[str, Tensor]:
     """The attention mask of a model with `config`.
 
     Args:
         sees: [Q, S] bool, True where a query may attend to a key.
-        distance: [Q, S] how many tokens lie between them, for the layers whose attention slides over a window.
+        position, key_position: [Q] and [S], for the layers whose attention slides over a window.
     """
     full = sees[None, None]
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     if not window or kinds == {"full_attention"}:
         return full
-    sliding = full & (distance < window)[None, None]
+    sliding = full & (position[:, None] - key_position[None, :] < window)[None, None]
     if kinds == {"full_attention", "sliding_attention"}:
         return {"full_attention": full, "sliding_attention": sliding}
     return sliding
@@ -70,8 +70,3 @@ def mask_for(config: Any, sees: Tensor, distance: Tensor) -> Tensor | dict[str, 
 def supports(kinds: set[str]) -> bool:
     """Whether layers of these kinds can run over a forest."""
     return kinds <= {"full_attention", "sliding_attention"}
-
-
-def dense_distance(query_position: Tensor, key_position: Tensor) -> Tensor:
-    """[Q, S] how far each key lies behind each query."""
-    return query_position[:, None] - key_position[None, :]

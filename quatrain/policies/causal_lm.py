@@ -123,8 +123,7 @@ class CausalLM:
         checkpointing = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         if self.base.training != checkpointing:  # layers checkpoint in training mode, and then they drop the cache
             self.base.train(checkpointing)
-        distance = attention.dense_distance(position, key_position)
-        mask = attention.mask_for(self.base.config, sees, distance)
+        mask = attention.mask_for(self.base.config, sees, position, key_position)
         out = self.decoder(
             input_ids=tokens[None],
             position_ids=position[None],
@@ -213,7 +212,7 @@ def _check_forest(model: Any) -> None:
         if model.get_decoder().config._attn_implementation != attention.NAME:
             raise ValueError("its attention cannot be chosen")
         position = forest.position.to(model.device)
-        mask = attention.mask_for(model.config, forest.sees().to(model.device), attention.dense_distance(position, position))
+        mask = attention.mask_for(model.config, forest.sees().to(model.device), position, position)
         inputs = {"input_ids": forest.tokens[None].to(model.device), "position_ids": position[None], "attention_mask": mask}
         hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
         probability = torch.softmax(model.get_output_embeddings()(hidden).double(), -1)

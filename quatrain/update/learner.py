@@ -111,13 +111,17 @@ class Learner:
         """One optimizer step on one minibatch, unless its gradient is not finite; returns its metrics."""
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self.gradient(bound)
-        parameters = [p for _, p in self.policy.named_parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm) if parameters else torch.zeros(())
+        every = [p for _, p in self.policy.named_parameters()]
+        acts = bound.batch.action is not None and bool(bound.batch.action.any())
+        if acts and all(p.grad is None for p in every):  # nothing has a weight; AdamW steps with a gradient of 0, too
+            for p in every:
+                p.grad = torch.zeros_like(p)
+        norm = nn.utils.clip_grad_norm_([p for p in every if p.grad is not None], self.config.max_grad_norm)
         finite = math.isfinite(norm.item())
         lr = self.lr()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        if finite and parameters:
+        if finite and acts:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1

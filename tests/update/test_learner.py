@@ -338,3 +338,20 @@ def test_learning_goes_uphill():
     for step in range(1, 6):
         learning.learn(whole, step)
     assert learning.score(whole, ours).logp[shown].sum() > before + 1
+
+
+def test_a_batch_without_signal_moves_the_weights_as_a_gradient_of_0_does():
+    """Leaving out what has no gradient must not change the optimizer's course: its momentum goes on."""
+    ours = policy(critic=False)
+    theirs = copy.deepcopy(ours)
+    left, right = learner(ours, "dapo"), learner(theirs, "dapo")
+    for learning in (left, right):
+        learning.learn(batch(), step=1)
+    assert_same_bits(weights(ours), weights(theirs))
+    before = weights(ours)
+    left.learn(batch().replace(reward=torch.ones(batch().size)), step=2)
+    for _, p in theirs.named_parameters():
+        p.grad = torch.zeros_like(p)
+    right.optimizer.step()
+    assert moved(before, weights(ours)) > 0
+    assert_same_bits(weights(ours), weights(theirs))
