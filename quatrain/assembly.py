@@ -78,7 +78,7 @@ def _check_composition(config: RunConfig, method: Method) -> None:
     if compares and config.group_size < 2:
         raise ConfigError(
             f"the method {name} compares an answer with the others of its group and group_size is {config.group_size}: "
-            "set group_size=2 or more, or choose a method without a group baseline (reinforce, ppo)"
+            "set group_size=2 or more, or choose a method without a group baseline, see `quatrain methods`"
         )
     if Origin.POLICY in method.origins and config.sampling.temperature == 0:
         raise ConfigError("sampling.temperature is 0, so all answers of a group are the same: set it above 0")
