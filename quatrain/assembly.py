@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -166,30 +165,28 @@ def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
     return tokens or [policy.tokenizer.bos_token_id or 0]
 
 
+def make_engine(config: RunConfig, policy: CausalLM) -> TorchEngine:
+    """What writes this policy's answers."""
+    return TorchEngine(policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass)
+
+
 def measure(
-    engine: TorchEngine,
-    judge: Judge,
-    prompts: Sequence[Prompt],
-    encoder: Any,
-    sampling: Sampling,
-    *,
-    task: str,
-    samples: int,
-    k: Sequence[int],
-    seed: int,
+    config: RunConfig, policy: CausalLM, template: Template, engine: TorchEngine, judge: Judge, prompts: Sequence[Prompt]
 ) -> Evaluation:
-    """Answer each of `prompts` `samples` times and judge the answers."""
+    """Answer each of `prompts` as often as `config` says, and judge the answers."""
     began = time.perf_counter()
+    samples, k = config.evaluate.samples, config.evaluate.k
+    encoded = [torch.tensor(encode(policy, template, prompt.text)) for prompt in prompts]
     requests = [
-        Request(torch.tensor(encoder(prompt.text)), (seed, 2, number, sample))
-        for number, prompt in enumerate(prompts)
-        for sample in range(samples)
+        Request(tokens, (config.seed, 2, number, sample)) for number, tokens in enumerate(encoded) for sample in range(samples)
     ]
+    sampling = evaluation_sampling(config, make_sampling(config, template))
     texts = [completion.text for completion in engine.generate(requests, sampling)]
     asked = [prompt for prompt in prompts for _ in range(samples)]
     scores = np.reshape(judge.correct(asked, texts), (len(prompts), samples))
     answers = [[text.strip() or None for text in texts[i * samples : (i + 1) * samples]] for i in range(len(prompts))]
-    return Evaluation.of(task, scores, answers=answers if max(k) > 1 else None, k=list(k), seconds=time.perf_counter() - began)
+    answers = answers if max(k) > 1 else None
+    return Evaluation.of(config.task.name, scores, answers=answers, k=k, seconds=time.perf_counter() - began)
 
 
 def recorded_batch(folder: RunFolder, step: int) -> Batch:

@@ -8,11 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from quatrain.assembly import (
-    encode,
-    evaluation_sampling,
     load_policy,
+    make_engine,
     make_learner,
-    make_sampling,
     make_template,
     measure,
     open_run,
@@ -25,7 +23,6 @@ from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder
 from quatrain.prompts import Source
 from quatrain.rewards import Judge
-from quatrain.rollouts import TorchEngine
 from quatrain.update.checkpoints import Checkpoints
 from quatrain.update.explain import Explanation, explain
 
@@ -49,12 +46,13 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
         with progress.stage(f"loading {config.model.name}"):
             policy = load_policy(config)
         if folder.is_run:
-            found = Checkpoints(folder.checkpoints).newest(progress.note)
+            checkpoints = Checkpoints(folder.checkpoints)
+            found = checkpoints.newest(progress.note)
             if found is None:
                 raise ConfigError(
                     f"the run {name} has no whole checkpoint yet: evaluate the model it starts from, {config.model.name}"
                 )
-            policy.load(Checkpoints(folder.checkpoints).path(found[0]) / "model")
+            policy.load(checkpoints.path(found[0]) / "model")
             progress.note(f"the checkpoint after step {found[0]}")
         template = make_template(planned, policy)
         if planned.task.size and not has_number:
@@ -64,19 +62,9 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
         if trained_on:
             progress.note("more problems than the run held out: it may have been trained on some of them")
         source = Source(planned.task, template, seed=config.seed, held_out=held_out)
-        engine = TorchEngine(policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass)
+        engine = make_engine(config, policy)
         with Judge(config.rewards, config.max_answer_tokens) as judge, progress.stage("answering and judging"):
-            return measure(
-                engine,
-                judge,
-                source.held_out,
-                lambda text: encode(policy, template, text),
-                evaluation_sampling(config, make_sampling(config, template)),
-                task=config.task.name,
-                samples=config.evaluate.samples,
-                k=config.evaluate.k,
-                seed=config.seed,
-            )
+            return measure(config, policy, template, engine, judge, source.held_out)
 
 
 @dataclass(frozen=True)

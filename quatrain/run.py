@@ -16,8 +16,8 @@ from quatrain import loop
 from quatrain.assembly import (
     Plan,
     encode,
-    evaluation_sampling,
     load_policy,
+    make_engine,
     make_learner,
     make_sampling,
     make_template,
@@ -36,7 +36,7 @@ from quatrain.errors import StoppedRun
 from quatrain.policies import CausalLM
 from quatrain.prompts import Source, Template
 from quatrain.rewards import Judge
-from quatrain.rollouts import Rollout, TorchEngine
+from quatrain.rollouts import Rollout
 from quatrain.types import Batch, Group
 from quatrain.update.checkpoints import Checkpoints, save_tensors
 
@@ -137,13 +137,10 @@ class Run:
         self.template = template
         self.judge, self.trackers = judge, trackers
         self.source = Source(planned.task, template, seed=config.seed, held_out=config.evaluate.problems)
-        self.engine = TorchEngine(
-            policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass
-        )
-        self.sampling = make_sampling(config, template)
+        self.engine = make_engine(config, policy)
         self.rollout = Rollout(
             self.engine,
-            self.sampling,
+            make_sampling(config, template),
             config.group_size,
             encode=lambda text: encode(policy, template, text),
             encode_answer=lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"],
@@ -236,19 +233,9 @@ class Run:
             write_report([self.folder.path], self.folder.report)
 
     def _evaluate(self, step: int, problems: int) -> dict[str, float]:
-        settings = self.config.evaluate
         with self.progress.stage(f"evaluating on {problems} held-out problems", keep=step in (0, self.config.steps)):
-            evaluation = measure(
-                self.engine,
-                self.judge,
-                self.source.held_out[:problems],
-                lambda text: encode(self.policy, self.template, text),
-                evaluation_sampling(self.config, self.sampling),
-                task=self.config.task.name,
-                samples=settings.samples,
-                k=settings.k,
-                seed=self.config.seed,
-            )
+            prompts = self.source.held_out[:problems]
+            evaluation = measure(self.config, self.policy, self.template, self.engine, self.judge, prompts)
         self.folder.evaluations.append({"step": step, **evaluation.to_json()})
         accuracy = evaluation.accuracy
         if step in (0, self.config.steps):

@@ -155,7 +155,7 @@ class CausalLM:
 
     def save(self, folder: Path) -> None:
         """Write weights and tokenizer as `from_pretrained` reads them; a LoRA policy writes its adapter."""
-        _loadable(self.peft if self.peft is not None else self.base).save_pretrained(folder, safe_serialization=True)
+        (self.base if self.peft is None else self.peft).save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         if self.critic is not None:
             save_file({k: v.contiguous() for k, v in self.critic.state_dict().items()}, folder / "critic.safetensors")
@@ -165,7 +165,7 @@ class CausalLM:
         if self.peft is None:
             return self.save(folder)
         merged = copy.deepcopy(self.peft).merge_and_unload()  # merging in place and back again would not give the same bits
-        _loadable(merged).save_pretrained(folder, safe_serialization=True)
+        merged.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         return None
 
@@ -180,12 +180,6 @@ class CausalLM:
             self.base.load_state_dict(stored.state_dict())
         if self.critic is not None:
             self.critic.load_state_dict(load_file(folder / "critic.safetensors"))
-
-
-def _loadable(model: Any) -> Any:
-    """`model` without the name of our attention in what it saves."""
-    model.config._attn_implementation_internal = attention.NAME
-    return model
 
 
 def _remove_dropout(model: nn.Module) -> None:
