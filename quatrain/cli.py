@@ -21,6 +21,7 @@ BODIES = {
     "replay": "running",
     "report": "running",
     "methods": "catalogue",
+    "oracle": "exactness",
     "tasks": "problems",
 }
 """The module of `quatrain.commands` in which each command lives."""
@@ -118,6 +119,17 @@ def parser() -> argparse.ArgumentParser:
     )
     methods.add_argument("what", nargs="?", choices=("list", "show", "diff"), default="list", help="default list")
     methods.add_argument("names", nargs="*", metavar="ID", help="a method's id or alias: one for show, two for diff")
+
+    oracle = command(
+        "oracle",
+        "measure methods against the exact gradient of a policy whose every answer is enumerated",
+        "oracle",
+        "quatrain oracle rloo grpo\nquatrain oracle dapo --staleness 0,1,2,4,8\nquatrain oracle --fixed-points --json found.json",
+    )
+    oracle.add_argument("names", nargs="*", metavar="ID", help="methods' ids or aliases; default all")
+    oracle.add_argument("--staleness", default="0,1,4", help="how many updates ago the batch was sampled; default 0,1,4")
+    oracle.add_argument("--fixed-points", action="store_true", help="also show where training with a KL penalty comes to stand")
+    oracle.add_argument("--json", metavar="FILE", help="also write what was found here")
 
     tasks = command("tasks", "list the tasks, or show one task's options", "tasks", "quatrain tasks\nquatrain tasks chain_sum")
     tasks.add_argument("name", nargs="?", help="a reasoning-gym data set, to see its options")

@@ -192,6 +192,13 @@ TINY = World(
     longest=3,
 )
 """Two prompts; to each, four answers of 1, 2, 3 and 3 tokens."""
+ONE_TOKEN = World(
+    logits=torch.tensor([[[0.4, 0.2, -0.3, 0.0]]], dtype=torch.float64),
+    reference=torch.tensor([[[0.0, 0.5, 0.3, 0.0]]], dtype=torch.float64),
+    reward=TINY.reward[:1],
+    longest=1,
+)
+"""One prompt with the rewards of the first; each of its four answers is one token."""
 
 
 @dataclass(frozen=True)

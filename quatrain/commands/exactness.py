@@ -1,0 +1,137 @@
+"""The command that holds methods against the exact gradient of an enumerated policy."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from quatrain.config import ConfigError
+from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, distance, estimate, fixed_point, unfit
+from quatrain.methods import METHODS, method
+from quatrain.objective import Constant, Current, Method, Relative, StayClose, Term
+
+GROUP = 4
+"""Answers to each prompt of a batch."""
+BETA = 0.5
+"""Weight of the KL penalty whose fixed points are compared."""
+ESTIMATORS = ("k1", "k2", "k3")
+_COLUMNS = ("bias", "angle", "scale", "variance", "mse")
+
+
+def _sum(scale: str, *losses: str) -> Method:
+    """The sum over an answer's tokens, so that nothing but `scale` and the `losses` that the penalty is sets two apart."""
+    advantage = Relative(baseline="group" if scale == "group" else "leave_one_out", scale=scale)  # type: ignore[arg-type]
+    terms = [
+        Term(name=k, coefficient=BETA, denominator=Current(), advantage=StayClose(k), reduce=Constant())  # type: ignore[arg-type]
+        for k in losses
+    ]
+    return Method(Term(denominator=Current(), advantage=advantage, reduce=Constant()), *terms)
+
+
+WAYS: dict[str, tuple[Method, float]] = {
+    "k1 in the reward": (_sum("none"), BETA),
+    "k1 in the reward, then over the deviation": (_sum("group"), BETA),
+    **{f"{k} as a loss": (_sum("none", k), 0.0) for k in ESTIMATORS},
+    **{f"{k} as a loss, the reward over the deviation": (_sum("group", k), 0.0) for k in ESTIMATORS},
+}
+"""How a KL penalty comes in: the method, and the weight of the penalty in its reward."""
+
+
+def oracle(given: Namespace) -> None:
+    """Print bias, variance and mean squared error of each row, and on demand where training with a KL penalty ends."""
+    if re.fullmatch(r"\d+(,\d+)*", given.staleness) is None:
+        raise ConfigError(f"--staleness {given.staleness!r} is not a list of numbers of updates: write --staleness 0,1,4")
+    if given.json and not Path(given.json).parent.is_dir():
+        raise ConfigError(f"--json {given.json}: there is no folder {Path(given.json).parent}: make it, or choose another")
+    rows = {name: method(name) for name in given.names} or METHODS
+    found = measure(rows, [int(k) for k in given.staleness.split(",")])
+    console = Console(highlight=False)
+    for updates in found["staleness"]:
+        console.print(_rich(f"sampled {updates} updates ago", estimates_table(found, updates)))
+    if given.fixed_points:
+        found["fixed_points"] = measure_fixed_points(rows)
+        console.print(_rich("distance of the fixed point from π_ref·exp(r/β)/Z", fixed_points_table(found)))
+    for name, reason in found["unfit"].items():
+        console.print(f"{name} is not measured: {reason}", markup=False)
+    if given.json:
+        Path(given.json).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def measure(rows: Mapping[str, Method], staleness: Sequence[int]) -> dict[str, Any]:
+    """The estimates that `rows` make at each `staleness`, and why some are not measured; as JSON."""
+    fit = {name: row for name, row in rows.items() if not unfit(row)}
+    return {
+        "staleness": list(staleness),
+        "unfit": {name: unfit(row) for name, row in rows.items() if name not in fit},
+        "rows": {
+            name: {
+                "lines": dict(row.lines()),
+                "estimates": {str(k): measure_row(row, k) for k in staleness},
+            }
+            for name, row in track(fit.items(), "enumerating", transient=True)
+        },
+    }
+
+
+def measure_row(row: Method, staleness: int) -> dict[str, float]:
+    """One row's estimate."""
+    found = estimate(row, TINY, staleness, GROUP)
+    return {name: _rounded(getattr(found, name)) for name in _COLUMNS}
+
+
+def measure_fixed_points(rows: Mapping[str, Method]) -> dict[str, list[float]]:
+    """How far from the posterior each way to bring in a KL penalty ends, and each of `rows` that reads a reference.
+
+    In answers of one token, and of up to three.
+    """
+    ways = WAYS | {name: (_weighted(row), 0.0) for name, row in rows.items() if "logp_ref" in row.needs and not unfit(row)}
+    return {
+        name: [_rounded(distance(fixed_point(way, world, GROUP, folded), world.posterior(BETA))) for world in _WORLDS]
+        for name, (way, folded) in track(ways.items(), "following the gradient", transient=True)
+    }
+
+
+_WORLDS = (ONE_TOKEN, TINY.of(0))
+
+
+def _weighted(row: Method) -> Method:
+    """`row` with the weight of its KL penalty set to BETA, whether it is a term or inside of the reward."""
+    weights = [name for name, _ in row.numbers() if re.search(r"(^|\.)kl(\.coefficient)?$", name)]
+    return row.with_settings(dict.fromkeys(weights, BETA))
+
+
+def _rounded(value: float) -> float:
+    """To 6 digits, and 0 where rounding errors are all that is left."""
+    return float(f"{value:.6g}") if abs(value) > 1e-8 else 0.0
+
+
+def estimates_table(found: Mapping[str, Any], updates: int) -> Iterator[list[str]]:
+    """The head and the rows of what was measured at a staleness of `updates`."""
+    yield ["method", "bias", "angle", "scale", "variance", "MSE"]
+    for name, row in found["rows"].items():
+        at = row["estimates"][str(updates)]
+        yield [name, *(f"{at[column]:.1f}°" if column == "angle" else f"{at[column]:.3g}" for column in _COLUMNS)]
+
+
+def fixed_points_table(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The head and the rows of the distances of fixed points."""
+    yield ["the KL penalty", "answers of one token", "of up to three"]
+    for name, distances in found["fixed_points"].items():
+        yield [name, *(f"{value:.3g}" for value in distances)]
+
+
+def _rich(title: str, rows: Iterator[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(next(rows)):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
