@@ -66,7 +66,7 @@ def _check_composition(config: RunConfig, method: Method) -> None:
     """What each setting allows alone and not together."""
     name = config.method.name
     if "logp_ref" in method.needs and config.reference.model == "none":
-        weight = next(f"method.{key}" for key, _ in method.numbers() if key.endswith("beta"))
+        weight = next(f"method.{key}" for key, _ in method.numbers() if key.endswith(".coefficient"))
         raise ConfigError(
             f"the method {name} needs logp_ref and reference.model is none: leave it at start, or set {weight}=0 to drop the term"
         )

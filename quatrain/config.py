@@ -31,7 +31,7 @@ class MethodConfig(Section):
     name: str = "grpo"
     """A method's id or alias; `quatrain methods` lists them."""
     settings: dict[str, Any] = {}
-    """Hyper-parameters of its parts by dotted name, as in ``mask.high: 0.28`` or ``kl.advantage.beta: 0``."""
+    """Hyper-parameters of its parts by dotted name, as in ``mask.high: 0.28`` or ``kl.coefficient: 0``."""
 
 
 class TaskConfig(Section):

@@ -15,6 +15,7 @@ D   hidden width
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -31,6 +32,12 @@ class Origin(StrEnum):
     DEMONSTRATION = "demonstration"
     REPLAY = "replay"
     TEACHER = "teacher"
+    RATED = "rated"
+    """An answer of the data set's with the reward that stands there, such as the better and the worse one of a pair."""
+    GREEDY = "greedy"
+    """The policy's most probable answer, judged to be compared with and never trained on."""
+    MISMATCHED = "mismatched"
+    """Another prompt's answer, scored to be compared with and never trained on."""
 
     @property
     def code(self) -> int:
@@ -52,6 +59,8 @@ class Prompt:
     """The reference answer that verifiers compare with, or None where there is none."""
     demonstration: str | None = None
     """A full text that continues ``text`` and is worth imitating, or None."""
+    rated: tuple[tuple[str, float], ...] = ()
+    """Full texts that continue ``text``, each with its reward; a preferred one has 1, the one it is preferred to 0."""
     task: str = ""
     """The name of the task."""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -108,12 +117,21 @@ class Group:
 
     @property
     def trainable(self) -> tuple[Trajectory, ...]:
-        """The members that can be trained on: acted without error and, unless they are demonstrations, judged."""
+        """The members that can be trained on, or are scored beside those: acted without error and, where it is needed, judged."""
         return tuple(
             t
             for t in self.trajectories
-            if t.error is None and t.length and (t.reward is not None or t.origin is Origin.DEMONSTRATION)
+            if t.error is None and t.length and t.origin is not Origin.GREEDY and (t.reward is not None or t.origin in _UNJUDGED)
         )
+
+    @property
+    def greedy_reward(self) -> float:
+        """The reward of the policy's most probable answer; NaN where there is none."""
+        return next((t.reward for t in self.trajectories if t.origin is Origin.GREEDY and t.reward is not None), math.nan)
+
+
+_UNJUDGED = frozenset({Origin.DEMONSTRATION, Origin.MISMATCHED})
+"""What may be learned from without a reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +153,10 @@ class Batch:
     """[B, T] log-probability under the policy to stay close to."""
     logp_teacher: Tensor | None = None
     """[B, T] log-probability under a teacher."""
+    logp_process: Tensor | None = None
+    """[B, T] log-probability under a process reward model that is a language model."""
+    entropy: Tensor | None = None
+    """[B, T] the policy's entropy in the state in which the action was taken, as the current forward pass knows it."""
     values: Tensor | None = None
     """[B, T] the critic's value of the state in which the action was taken, at the start of the update."""
     version: Tensor | None = None
@@ -143,6 +165,8 @@ class Batch:
     """[B, T] int64."""
     reward: Tensor | None = None
     """[B]."""
+    reward_greedy: Tensor | None = None
+    """[B] the reward of the policy's most probable answer to the same prompt; NaN where it is not known."""
     prompt_id: Tensor | None = None
     """[B] int64, equal within a group."""
     episode_id: Tensor | None = None
@@ -198,7 +222,7 @@ class Batch:
         return replace(self, **changes)
 
 
-_PER_SEQUENCE = frozenset({"reward", "prompt_id", "episode_id", "agent", "origin", "task"})
+_PER_SEQUENCE = frozenset({"reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"})
 
 
 def collate(groups: Sequence[Group]) -> Batch:
@@ -220,6 +244,8 @@ def collate(groups: Sequence[Group]) -> Batch:
         return torch.tensor([getattr(t, name) for t in members], dtype=torch.int64)
 
     tasks = {name: code for code, name in enumerate(sorted({g.prompt.task for g in groups}))}
+    greedy = [group.greedy_reward for group in groups for _ in group.trainable]
+    compared = any(t.origin is Origin.GREEDY for group in groups for t in group.trajectories)
     task_of = {g.prompt.id: tasks[g.prompt.task] for g in groups}
     return Batch(
         tokens=pad("tokens", torch.int64),
@@ -228,6 +254,7 @@ def collate(groups: Sequence[Group]) -> Batch:
         version=pad("version", torch.int64, fill=-1),
         turn=pad("turn", torch.int64),
         reward=torch.tensor([t.reward or 0.0 for t in members], dtype=torch.float32),
+        reward_greedy=torch.tensor(greedy, dtype=torch.float32) if compared else None,
         prompt_id=column("prompt_id"),
         episode_id=column("episode_id"),
         agent=column("agent"),

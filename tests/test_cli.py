@@ -74,7 +74,7 @@ WRONG = [
     ("train --set update.lr=[1 " + SUMS, "'[1' is not valid YAML", "update.lr"),
     # what does not go together
     ("train --method grpo --set group_size=1 " + SUMS, "group_size is 1", "group_size=2"),
-    ("train --method grpo --set reference.model=none " + SUMS, "grpo needs logp_ref", "method.kl.advantage.beta=0"),
+    ("train --method grpo --set reference.model=none " + SUMS, "grpo needs logp_ref", "method.kl.coefficient=0"),
     ("train --set update.minibatches=9 --set prompts_per_step=8 " + SUMS, "update.minibatches is 9", "8 prompts"),
     ("train --set evaluate.k=[1,4] --set evaluate.samples=2 " + SUMS, "evaluate.k has 4", "raise evaluate.samples"),
     ("train --method grpo --set sampling.temperature=0 " + SUMS, "sampling.temperature is 0", "above 0"),

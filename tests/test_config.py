@@ -61,10 +61,10 @@ def test_a_name_that_is_set_leaves_the_rest_of_its_section():
 
 
 def test_a_methods_numbers_keep_their_dotted_names():
-    short = load(TASK, ["method=grpo", "method.mask.high=0.3", "method.kl.advantage.beta=0"])
-    long = load({**TASK, "method": "grpo"}, ["method.settings.mask.high=0.3", "method.settings.kl.advantage.beta=0"])
+    short = load(TASK, ["method=grpo", "method.mask.high=0.3", "method.kl.coefficient=0"])
+    long = load({**TASK, "method": "grpo"}, ["method.settings.mask.high=0.3", "method.settings.kl.coefficient=0"])
     assert short == long
-    assert short.method.settings == {"mask.high": 0.3, "kl.advantage.beta": 0}
+    assert short.method.settings == {"mask.high": 0.3, "kl.coefficient": 0}
 
 
 @given(

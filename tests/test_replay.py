@@ -15,7 +15,7 @@ RUNS = {
     "one term, one update": {"method": "dr_grpo"},
     "one term, four updates": {"method": "dapo", "update__epochs": 2, "update__minibatches": 2},
     "a reference, its weights on disk": {"method": "grpo", "reference__placement": "swap"},
-    "a critic": {"method": "ppo", "method.entropy.beta": 0.01},
+    "a critic": {"method": "ppo", "method.entropy.coefficient": 0.01},
     "LoRA": {"method": "grpo", "model": {"name": "tiny", "lora": {"rank": 4}}},
     "demonstrations": {"method": "sft"},
 }

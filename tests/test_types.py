@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quatrain.types import Batch, Group, Origin, Prompt, Trajectory, collate
 
-PER_SEQUENCE = ["reward", "prompt_id", "episode_id", "agent", "origin", "task"]
+PER_SEQUENCE = ["reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"]
 PER_TOKEN = [f.name for f in fields(Batch) if f.name not in PER_SEQUENCE]
 
 
@@ -96,7 +96,15 @@ def test_what_can_be_trained_on(changes: dict, trainable: bool):
 
 def test_origins_have_different_codes_that_do_not_change():
     """They are written into files."""
-    assert {o.value: o.code for o in Origin} == {"policy": 0, "demonstration": 1, "replay": 2, "teacher": 3}
+    assert {o.value: o.code for o in Origin} == {
+        "policy": 0,
+        "demonstration": 1,
+        "replay": 2,
+        "teacher": 3,
+        "rated": 4,
+        "greedy": 5,
+        "mismatched": 6,
+    }
 
 
 @pytest.mark.parametrize("name", PER_TOKEN + PER_SEQUENCE)

@@ -6,15 +6,16 @@ pass; the others are evaluated once for a whole minibatch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
+from quatrain.types import Origin
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -56,72 +57,449 @@ class Accepted:
         return (view.batch.reward >= self.threshold).double()[:, None].expand(view.action.shape)
 
 
-Key = Literal["none", "group", "batch"]
+@dataclass(frozen=True)
+class Rejected:
+    """Push away the answers that are not good enough, ignore the rest.
+
+        Â = −1[R < threshold]
+
+    Source: arXiv:2506.19767 (SRFT), eq. 11: what a reward of ±1 is for the wrong answers.
+    """
+
+    threshold: float = 1.0
+    """Smallest reward of an accepted answer."""
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return Accepted(self.threshold)(view) - 1
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Good answers are worth 1, the others −1.
+
+        Â = 1 if R ≥ threshold else −1
+
+    Source: arXiv:2503.14286 (TOPR), section 4: its rewards.
+    """
+
+    threshold: float = 1.0
+    """Smallest reward of a good answer."""
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return 2 * Accepted(self.threshold)(view) - 1
 
 
 @dataclass(frozen=True)
 class Relative:
-    """The reward against a baseline, in units of a scale; both are statistics of the rewards that share a key.
+    """The reward against a baseline, in units of a scale; both are statistics of the rewards of the group or the minibatch.
 
-        Â = (R − b) / (σ + eps);  b = mean, mean of the others, or 0;  σ = standard deviation (n − 1), or 1 without a scale
+        Â = (R − b) / (σ + eps);  b = mean, mean of the others, Σ|y|R / Σ|y|, or 0;  σ = standard deviation, mean, or 1
 
     Source: group mean and deviation: arXiv:2402.03300 (GRPO), section 4.1.2; without the deviation: arXiv:2503.20783 (Dr. GRPO);
-    mean of the others (leave-one-out): arXiv:2402.14740 (RLOO).
+    mean of the others (leave-one-out): arXiv:2402.14740 (RLOO); weighted by length: arXiv:2505.23585 (OPO); the deviation of the
+    minibatch: arXiv:2508.08221 (Lite PPO); over the group's mean: arXiv:2602.02710 (MaxRL), algorithm 1.
 
-    Where all rewards of a key are equal, and in a group of one, Â is exactly 0 if there is a baseline.
+    Where all rewards are equal that a baseline is of, and in a group of one, Â is exactly 0.
     """
 
-    baseline: Literal["none", "group", "leave_one_out", "batch"] = "group"
-    """Whose mean reward is subtracted; ``leave_one_out`` is the group without the sample itself."""
-    scale: Key = "none"
-    """Whose standard deviation is divided by."""
+    baseline: Literal["none", "group", "leave_one_out", "length_weighted", "batch"] = "group"
+    """What is subtracted: a mean over the group, over its other answers, over it weighted by length, or over the minibatch."""
+    scale: Literal["none", "group", "batch", "group_mean"] = "none"
+    """Whose standard deviation is divided by; ``group_mean`` is the mean itself, and where that is not above 0, Â = 0."""
     eps: NonNegativeFloat = 1e-6
-    """Added to the standard deviation; the papers leave it out."""
+    """Added to what is divided by; the papers leave it out."""
+    correction: Literal[0, 1] = 1
+    """The standard deviation divides by n − correction."""
     live: ClassVar[bool] = False
     scope: ClassVar[Scope] = "group"
 
     @property
     def needs(self) -> frozenset[str]:
-        groups = {"group", "leave_one_out"} & {self.baseline, self.scale}
-        return frozenset({"reward", "prompt_id"} if groups else {"reward"})
+        whole = {self.baseline, self.scale} <= {"none", "batch"}
+        return frozenset({"reward"} if whole else {"reward", "prompt_id"})
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.reward is not None
         reward = view.batch.reward.double()
-        advantage, constant = reward, torch.zeros_like(view.included)
+        advantage, without = reward, torch.zeros_like(view.included)
         if self.baseline != "none":
-            key = self._key(view, "batch" if self.baseline == "batch" else "group")
-            mean, _, count, constant = _statistics(reward, key, view.included)
-            advantage = reward - mean
+            of = self._statistics(view, reward, "batch" if self.baseline == "batch" else "group")
+            baseline = of.weighted_mean(view.length[:, 0]) if self.baseline == "length_weighted" else of.mean
+            advantage, without = reward - baseline, of.constant
             if self.baseline == "leave_one_out":
-                advantage = advantage * count / (count - 1).clamp(min=1)
+                advantage = advantage * of.count / (of.count - 1).clamp(min=1)
         if self.scale != "none":
-            _, deviation, _, _ = _statistics(reward, self._key(view, self.scale), view.included)
-            advantage = advantage / (deviation + self.eps)
-        advantage = advantage.where(~constant, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
+            of = self._statistics(view, reward, "batch" if self.scale == "batch" else "group")
+            advantage = advantage / ((of.mean if self.scale == "group_mean" else of.deviation(self.correction)) + self.eps)
+            without = without | (of.mean <= 0) if self.scale == "group_mean" else without
+        advantage = advantage.where(~without, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
         return advantage[:, None].expand(view.action.shape)
 
     @staticmethod
-    def _key(view: View, name: Key) -> Int[Tensor, "B"]:
-        return view.group()[0] if name == "group" else torch.zeros_like(view.included, dtype=torch.int64)
+    def _statistics(view: View, reward: Tensor, name: Literal["group", "batch"]) -> Statistics:
+        key = view.group()[0] if name == "group" else torch.zeros_like(view.included, dtype=torch.int64)
+        return Statistics(reward, key, view.included)
 
 
-def _statistics(
-    value: Float[Tensor, "B"], key: Int[Tensor, "B"], included: Tensor
-) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"], Tensor]:
-    """Of the included values that share a row's key: mean, standard deviation (n − 1), count, and whether they are all equal."""
-    groups = int(key.max()) + 1 if key.numel() else 0
+@dataclass(frozen=True)
+class Statistics:
+    """Of the included values that share a row's key; each [B]."""
 
-    def total(x: Tensor) -> Tensor:
-        return torch.zeros(groups, dtype=value.dtype, device=value.device).index_add(0, key, x.where(included, 0))
+    value: Float[Tensor, "B"]
+    key: Int[Tensor, "B"]
+    included: Tensor
 
-    count = total(torch.ones_like(value))
-    mean = total(value) / count.clamp(min=1)
-    deviation = (total((value - mean[key]) ** 2) / (count - 1).clamp(min=1)).sqrt()
-    extreme = value.new_full((groups,), torch.inf)
-    low = extreme.scatter_reduce(0, key, value.where(included, torch.inf), "amin")
-    high = (-extreme).scatter_reduce(0, key, value.where(included, -torch.inf), "amax")
-    return mean[key], deviation[key], count[key], (low >= high)[key]
+    def total(self, x: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        sums = torch.zeros(int(self.key.max()) + 1 if self.key.numel() else 0, dtype=x.dtype, device=x.device)
+        return sums.index_add(0, self.key, x.where(self.included, 0))[self.key]
+
+    @property
+    def count(self) -> Float[Tensor, "B"]:
+        return self.total(torch.ones_like(self.value))
+
+    @property
+    def mean(self) -> Float[Tensor, "B"]:
+        return self.weighted_mean(torch.ones_like(self.value))
+
+    def weighted_mean(self, weight: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return self.total(weight * self.value) / self.total(weight).clamp(min=1)
+
+    def deviation(self, correction: int = 1) -> Float[Tensor, "B"]:
+        """The standard deviation with n − correction; 0 for a single value."""
+        return (self.total((self.value - self.mean) ** 2) / (self.count - correction).clamp(min=1)).sqrt()
+
+    @property
+    def constant(self) -> Tensor:
+        """Whether they are all equal, to the bit."""
+        extreme = self.value.new_full((int(self.key.max()) + 1 if self.key.numel() else 0,), torch.inf)
+        low = extreme.scatter_reduce(0, self.key, self.value.where(self.included, torch.inf), "amin")
+        high = (-extreme).scatter_reduce(0, self.key, self.value.where(self.included, -torch.inf), "amax")
+        return (low >= high)[self.key]
+
+
+@dataclass(frozen=True)
+class BetaNormalized:
+    """The reward minus the group's mean p, over a Beta density at p that is fitted to how the groups of the minibatch fare.
+
+        Â = (R − p) / f(p; α, β),  α = max(1, 1 + a/3),  β = max(1, 1 + b/3);  Beta(a, b) has the mean and variance of the p
+
+    Source: arXiv:2506.02864 (BNPO), section 4; the bounds on α, β and 1/f ≤ 10⁶ are its code's. Rewards lie in [0, 1].
+
+    Where the groups are less than two or fare alike, f = 1.
+    """
+
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "prompt_id"})
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        index, _ = view.group()
+        of = Statistics(view.batch.reward.double(), index, view.included)
+        rate = of.mean
+        first = view.included & (torch.arange(len(index), device=index.device) == _first(index, view.included))
+        rates = rate[first]  # one for each group
+        spread = rates.var() if len(rates) > 1 else rates.new_zeros(())
+        shape = rates.new_ones(2)
+        if spread > 0:
+            mean = rates.mean()
+            total = mean * (1 - mean) / spread - 1
+            shape = (1 + torch.stack([mean, 1 - mean]) * total / 3).clamp(min=1)
+        log_beta = torch.lgamma(shape).sum() - torch.lgamma(shape.sum())
+        log_density = torch.special.xlogy(shape[0] - 1, rate) + torch.special.xlogy(shape[1] - 1, 1 - rate) - log_beta
+        advantage = (view.batch.reward.double() - rate) * (-log_density).exp().clamp(max=1e6)
+        return advantage.where(~of.constant, 0)[:, None].expand(view.action.shape)
+
+
+def _first(index: Int[Tensor, "B"], included: Tensor) -> Int[Tensor, "B"]:
+    """For each sequence the first included one of its group."""
+    place = torch.arange(len(index), device=index.device).where(included, len(index))
+    return torch.full_like(index, len(index)).scatter_reduce(0, index, place, "amin")[index]
+
+
+@dataclass(frozen=True)
+class OverGreedy:
+    """The reward against that of the policy's most probable answer to the same prompt.
+
+        Â = R − R(greedy)
+
+    Source: arXiv:2310.10505 (ReMax), algorithm 1. Where the greedy answer could not be judged, Â = 0.
+    """
+
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "reward_greedy"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        assert view.batch.reward_greedy is not None
+        advantage = (view.batch.reward - view.batch.reward_greedy).double()
+        return advantage.nan_to_num(nan=0.0)[:, None].expand(view.action.shape)
+
+
+@dataclass(frozen=True)
+class ReturnToGo:
+    """The reward minus what the answer departs from the reference policy from here on: the KL penalty inside of the reward.
+
+        Âₜ = R − kl · Σ_{s≥t} (log π_old(yₛ) − log π_ref(yₛ))
+
+    Source: arXiv:2501.03262 (REINFORCE++), eq. 4.
+    """
+
+    kl: NonNegativeFloat = 0.01
+    """Weight of the penalty."""
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "logp_old", "logp_ref"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        assert view.batch.logp_old is not None
+        assert view.batch.logp_ref is not None
+        distance = (view.batch.logp_old - view.batch.logp_ref).double().where(view.action, 0)
+        ahead = distance.flip(1).cumsum(1).flip(1)
+        return view.batch.reward.double()[:, None] - self.kl * ahead
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Another advantage, centred and scaled over all actions of the minibatch.
+
+        Â = (A − mean A) / (σ_A + eps)
+
+    Source: arXiv:2501.03262 (REINFORCE++), eq. 5 and 8.
+    """
+
+    of: Any = ReturnToGo()
+    """The advantage A."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to the deviation."""
+    correction: Literal[0, 1] = 1
+    """The deviation divides by n − correction."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        advantage = self.of(view)
+        own = advantage[view.action]
+        if len(own) < 2 or own.min() == own.max():
+            return torch.zeros_like(advantage)
+        return (advantage - own.mean()) / (own.std(correction=self.correction) + self.eps)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Another advantage among the answers of each group that are best by a measure; the others have none.
+
+        Â = of, among the best; 0 for the rest
+
+    Source: arXiv:2508.09726 (GFPO), eq. 2 and algorithm 1. Answers that are as good as the last one chosen are chosen, too.
+    """
+
+    share: Share = 0.5
+    """How many of a group are chosen, rounded up."""
+    by: Literal["length", "efficiency"] = "length"
+    """The fewest tokens, or the most reward per token."""
+    of: Any = Relative(scale="group", correction=0)
+    """The advantage among the chosen."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        length, reward = view.length[:, 0], view.batch.reward.double()
+        cost = length if self.by == "length" else -reward / length
+        index, _ = view.group()
+        count = (self.share * Statistics(cost, index, view.included).count).ceil()
+        cheaper = (cost[None] < cost[:, None]) & (index[None] == index[:, None]) & view.included[None]
+        chosen = view.included & (cheaper.sum(1) < count)
+        advantage = self.of(replace(view, action=view.action & chosen[:, None]))
+        return advantage.where(chosen[:, None], 0)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Another advantage whose statistics are over the policy's answers and the demonstrations of a prompt together.
+
+        Â = of, over G_policy ∪ G_demonstration
+
+    Source: arXiv:2506.19767 (SRFT), eq. 7; arXiv:2504.14945 (LUFFY), eq. 4.
+    """
+
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return self.of(view.over(Origin.POLICY, Origin.DEMONSTRATION))
+
+
+@dataclass(frozen=True)
+class Gated:
+    """Another advantage, for the prompts that the policy solves often enough, or for the others.
+
+        Â = of if P > rate (side = "above") or P ≤ rate (side = "upto") else 0;  P = mean reward of the policy's answers
+
+    Source: arXiv:2509.04419 (HPT), section 4.1.
+    """
+
+    of: Any = One()
+    """The advantage."""
+    side: Literal["above", "upto"] = "above"
+    """Which prompts have it."""
+    rate: float = 0.0
+    """The mean reward γ at which prompts part."""
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def live(self) -> bool:
+        return self.of.live
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        index, _ = view.group()
+        solved = Statistics(view.batch.reward.double(), index, view.rows_of(Origin.POLICY)).mean
+        passes = solved > self.rate if self.side == "above" else solved <= self.rate
+        return self.of(view).where(passes[:, None], 0)
+
+
+@dataclass(frozen=True)
+class ByEntropy:
+    """Another advantage, more or less of it as the policy is undecided.
+
+        Â = of · exp(sign · H),  H = mean of H(π_θ(·|sₜ)) over the sequence
+
+    Source: arXiv:2506.19767 (SRFT), eq. 8 and 12; that H is a mean over the sequence is the reading of arXiv:2509.04419's code.
+    """
+
+    sign: Literal[-1, 1] = 1
+    """1 is more where it is undecided, −1 less."""
+    of: Any = One()
+    """The advantage."""
+    live: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "sequence"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"entropy"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.entropy is not None
+        return self.of(view) * (self.sign * view.mean(view.batch.entropy.double())).exp()
+
+
+@dataclass(frozen=True)
+class ImplicitProcess:
+    """The outcome against that of the prompt's other answers, and from each token on the same of a learned process reward.
+
+        Âₜ = Σ_{s≥t} (qₛ − mean_{j≠i} q̄ⱼ) + R − mean_{j≠i} Rⱼ;  qₜ = beta·(log π_φ(yₜ) − log π_ref(yₜ)),  q̄ = mean q of an answer
+
+    Source: arXiv:2502.01456 (PRIME), eq. 3 and 5. One answer alone has nothing to be compared with: Â = 0.
+    """
+
+    beta: PositiveFloat = 0.05
+    """Factor of the process reward."""
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "prompt_id", "logp_process", "logp_ref"})
+    scope: ClassVar[Scope] = "group"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        assert view.batch.logp_process is not None
+        assert view.batch.logp_ref is not None
+        process = (self.beta * (view.batch.logp_process - view.batch.logp_ref).double()).where(view.action, 0)
+        index, _ = view.group()
+        average, reward = view.mean(process)[:, 0], view.batch.reward.double()
+        count = Statistics(reward, index, view.included).count
+        others = [(Statistics(x, index, view.included).total(x) - x) / (count - 1).clamp(min=1) for x in (average, reward)]
+        ahead = (process - others[0][:, None]).where(view.action, 0).flip(1).cumsum(1).flip(1)
+        return (ahead + (reward - others[1])[:, None]).where((count > 1)[:, None], 0)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The gradient of a classifier of right and wrong answers whose logit is a log-ratio of language models.
+
+        Â = beta·(R − sigmoid(beta·log π_θ(y)/π_ref(y)))
+
+    Source: arXiv:2412.01981 (implicit PRM), eq. 5: the cross-entropy with R in [0, 1]; arXiv:2502.01456 (PRIME), algorithm 1.
+    """
+
+    beta: PositiveFloat = 0.05
+    """Factor of the log-ratio."""
+    live: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "logp_ref"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        assert view.batch.logp_ref is not None
+        gain = (view.current().double() - view.batch.logp_ref).where(view.action, 0).sum(1, keepdim=True)
+        right = view.batch.reward.double()[:, None]
+        return (self.beta * (right - torch.sigmoid(self.beta * gain))).expand(view.action.shape)
+
+
+@dataclass(frozen=True)
+class TeacherGap:
+    """How much likelier a teacher finds the action than the policy that took it did.
+
+        Â = log π_teacher(yₜ) − log π_rollout(yₜ)
+
+    Source: doi:10.64434/tml.20251026 (on-policy distillation): minus one sample of the reverse KL to the teacher, by token.
+    """
+
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_teacher", "logp_rollout"})
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_teacher is not None
+        assert view.batch.logp_rollout is not None
+        return (view.batch.logp_teacher - view.batch.logp_rollout).double()
+
+
+@dataclass(frozen=True)
+class AboveValue:
+    """How much better than the critic expects of the prompt, and nothing where it is worse.
+
+        Â = max(0, R − V(x))
+
+    Source: arXiv:2305.14718 (A-LoL), section 2.2.
+    """
+
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "values"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        assert view.batch.values is not None
+        first = view.action.int().argmax(1, keepdim=True)
+        value = view.batch.values.double().gather(1, first)
+        return (view.batch.reward.double()[:, None] - value).clamp(min=0).expand(view.action.shape)
 
 
 @dataclass(frozen=True)
@@ -142,52 +520,84 @@ class GAE:
     scope: ClassVar[Scope] = "sequence"
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
-        assert view.batch.reward is not None
-        assert view.batch.values is not None
-        values = view.batch.values.double()
-        advantage = torch.zeros_like(values)
-        ahead = torch.zeros_like(values[:, 0])  # Âₜ₊₁ and V(sₜ₊₁) of the next action, 0 after the last
-        value_ahead = torch.zeros_like(ahead)
-        arriving = view.batch.reward.double()
-        for t in reversed(range(values.shape[1])):
-            acts = view.action[:, t]
-            here = arriving + self.gamma * value_ahead - values[:, t] + self.gamma * self.lam * ahead
-            advantage[:, t] = here.where(acts, 0)
-            ahead = here.where(acts, ahead)
-            value_ahead = values[:, t].where(acts, value_ahead)
-            arriving = arriving.where(~acts, 0)
-        return advantage
+        return _gae(view, self.gamma, view.length.new_full((len(view.length),), self.lam))
+
+
+@dataclass(frozen=True)
+class LengthAdaptiveGAE:
+    """GAE whose λ grows with the answer, so that the reward reaches its beginning.
+
+        λ = 1 − 1/(alpha·|y|), at least 0;  δₜ = rₜ + γ·V(sₜ₊₁) − V(sₜ);  Âₜ = δₜ + γλ·Âₜ₊₁
+
+    Source: arXiv:2504.05118 (VAPO), eq. 4 and 5; the bound at 0, for short answers, is ours.
+    """
+
+    alpha: PositiveFloat = 0.05
+    """The λ-weights of an answer add up to alpha·|y|."""
+    gamma: Share = 1.0
+    """Discount γ per action."""
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "values"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return _gae(view, self.gamma, (1 - 1 / (self.alpha * view.length[:, 0])).clamp(min=0))
+
+
+def _gae(view: View, gamma: float, lam: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
+    assert view.batch.reward is not None
+    assert view.batch.values is not None
+    values = view.batch.values.double()
+    advantage = torch.zeros_like(values)
+    ahead = torch.zeros_like(values[:, 0])  # Âₜ₊₁ and V(sₜ₊₁) of the next action, 0 after the last
+    value_ahead = torch.zeros_like(ahead)
+    arriving = view.batch.reward.double()
+    for t in reversed(range(values.shape[1])):
+        acts = view.action[:, t]
+        here = arriving + gamma * value_ahead - values[:, t] + gamma * lam * ahead
+        advantage[:, t] = here.where(acts, 0)
+        ahead = here.where(acts, ahead)
+        value_ahead = values[:, t].where(acts, value_ahead)
+        arriving = arriving.where(~acts, 0)
+    return advantage
 
 
 @dataclass(frozen=True)
 class StayClose:
-    """The pull toward a reference policy: minus the derivative of a KL estimate by log π_θ, so that a term of it descends the KL.
+    """The pull toward another policy: minus the derivative of a KL estimate by log π_θ, so that a term of it descends the KL.
 
-        d = log π_θ − log π_ref;  Â = −beta · ∂k/∂log π_θ;  k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d
+        d = log π_θ − log π_to;  Â = −∂k/∂log π_θ;  k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d,  forward = eᵈ − 1 − d,  abs = |d|
 
-    Source: http://joschu.net/blog/kl-approx.html; k3 as a loss: arXiv:2402.03300 (GRPO), eq. 4.
+    Source: http://joschu.net/blog/kl-approx.html; k3 as a loss: arXiv:2402.03300 (GRPO), eq. 4; forward, for KL(π_old‖π_θ) where
+    π_old acted: arXiv:2505.22617 (KL-Cov), eq. 14, and abs, its code.
 
     As losses the three differ: the expected gradient of k2 is that of KL(π_θ‖π_ref), that of k3 is that of the forward
-    KL(π_ref‖π_θ), and that of k1 is zero. With beta 0 nothing is needed and nothing is computed.
+    KL(π_ref‖π_θ), and that of k1 is zero.
     """
 
-    beta: NonNegativeFloat = 0.04
-    """Weight of the penalty."""
-    estimator: Literal["k1", "k2", "k3"] = "k3"
+    estimator: Literal["k1", "k2", "k3", "forward", "abs"] = "k3"
     """The KL estimate whose derivative is taken."""
+    to: Literal["ref", "old"] = "ref"
+    """The reference policy, or the policy at the start of the update."""
     live: ClassVar[bool] = True
     scope: ClassVar[Scope] = "token"
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"logp_ref"} if self.beta else ())
+        return frozenset({f"logp_{self.to}"})
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
-        logp = view.current()
-        if not self.beta:
-            return torch.zeros_like(logp)
-        assert view.batch.logp_ref is not None
-        distance = logp - view.batch.logp_ref
-        one_minus_inverse = -torch.expm1((-distance).clamp(max=MAX_LOG_RATIO))  # 1 − e⁻ᵈ, exact for a small d as well
-        slope = {"k1": torch.ones_like(distance), "k2": distance, "k3": one_minus_inverse}[self.estimator]
-        return -self.beta * slope
+        other = view.batch.logp_ref if self.to == "ref" else view.batch.logp_old
+        assert other is not None
+        distance = view.current() - other
+        match self.estimator:
+            case "k1":
+                return -torch.ones_like(distance)
+            case "k2":
+                return -distance
+            case "k3":
+                return torch.expm1((-distance).clamp(max=MAX_LOG_RATIO))  # e⁻ᵈ − 1, exact for a small d as well
+            case "forward":
+                return -torch.expm1(distance.clamp(max=MAX_LOG_RATIO))
+            case "abs":
+                return -distance.sign()

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from quatrain.objective.part import View
+from quatrain.objective.part import SCOPES, Scope, View, of_origins
 from quatrain.objective.terms import AnyTerm, Factors, Target, Term
-from quatrain.types import Batch, Origin
+from quatrain.types import Batch
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Weights:
     logp: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
     value: Float[Tensor, "B T"] | None = None
+
+    def rows(self, index: Tensor) -> Self:
+        """Those of the sequences at `index` ([K] int64)."""
+        return type(self)(*(None if x is None else x[index] for x in (self.logp, self.entropy, self.value)))
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Bound:
     prepared: tuple[Tensor | None, ...]
     """What each term computed once, [B, T]."""
     shares: tuple[Tensor, ...]
-    """Each term's reduction, [B, 1]."""
+    """Each term's coefficient times its reduction, [B, 1]."""
 
     @classmethod
     @torch.no_grad()
@@ -43,7 +47,7 @@ class Bound:
         views = [_view(batch, term) for term in terms]
         prepared = tuple(term.prepare(view) for term, view in zip(terms, views, strict=True))
         views = [dataclasses.replace(view, advantage=known) for view, known in zip(views, prepared, strict=True)]
-        shares = tuple(t.reduce(v, t.likelihood.actions(v)) for t, v in zip(terms, views, strict=True))
+        shares = tuple(t.coefficient * t.reduce(v, t.likelihood.actions(v)) for t, v in zip(terms, views, strict=True))
         return cls(terms, batch, prepared, shares)
 
     @property
@@ -60,9 +64,15 @@ class Bound:
             shares=tuple(s[index] for s in self.shares),
         )
 
-    def with_old(self, logp: Float[Tensor, "B T"]) -> Self:
-        """With `logp` as the policy at the start of the update."""
-        return dataclasses.replace(self, batch=self.batch.replace(logp_old=logp))
+    def replace(self, **fields: Tensor) -> Self:
+        """With other fields of the batch, for what only a forward pass can tell; what was computed once stays."""
+        return dataclasses.replace(self, batch=self.batch.replace(**fields))
+
+    @property
+    def reach(self) -> Scope:
+        """How many rows must be seen together for their weights: up to a sequence it does not matter which."""
+        scopes: set[Scope] = {part.scope for term in self.active for part in term.live_parts}
+        return max(scopes, key=SCOPES.index, default="token")
 
     def terms(self) -> Iterator[tuple[AnyTerm, Tensor | None, Tensor]]:
         return zip(self.active, self.prepared, self.shares, strict=True)
@@ -93,7 +103,7 @@ class Bound:
         assert self.batch.action is not None
         silent = torch.ones_like(self.batch.action[:, 0])
         for term, prepared, _ in self.terms():
-            action = _rows_of(self.batch, term.on, self.batch.action)
+            action = of_origins(self.batch, term.on)
             fixed = isinstance(term, Term) and prepared is not None
             silent &= ~(action & (prepared != 0)).any(1) if fixed else ~action.any(1)
         return silent
@@ -129,13 +139,4 @@ class Bound:
 
 
 def _view(batch: Batch, term: AnyTerm, logp: Tensor | None = None) -> View:
-    assert batch.action is not None, "Method.weights and collate both fill in the actions"
-    return View(batch, _rows_of(batch, term.on, batch.action), logp)
-
-
-def _rows_of(batch: Batch, on: tuple[Origin, ...], action: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """The actions of the rows whose origin is among `on`; of all rows where the batch does not say."""
-    if batch.origin is None:
-        return action
-    codes = torch.tensor([origin.code for origin in on], device=action.device)
-    return action & torch.isin(batch.origin, codes)[:, None]
+    return View(batch, of_origins(batch, term.on), logp)

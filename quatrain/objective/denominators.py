@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -46,6 +47,56 @@ class Old:
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.logp_old is not None
         return view.batch.logp_old
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The policy that acted, as the engine computed it, token by token.
+
+        r = π_θ(yₜ) / π_rollout(yₜ)
+
+    Source: arXiv:cs/0204043, section 2 (importance sampling of other policies' experience).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_rollout"})
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_rollout is not None
+        return view.batch.logp_rollout
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The policy to stay close to, which stands for the one that wrote the data.
+
+        r = π_θ(yₜ) / π_ref(yₜ)
+
+    Source: arXiv:2305.14718 (A-LoL), section 2.2.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_ref"})
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_ref is not None
+        return view.batch.logp_ref
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One: the ratio is the action's probability, as for data of which nobody knows how likely it was.
+
+        π_ref = 1;  r = π_θ(yₜ)
+
+    Source: arXiv:2509.04419, table 1 (LUFFY, SRFT); arXiv:2508.05629 (DFT), eq. 9.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return torch.zeros_like(view.current())
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,22 @@ A mask is called with the view, the ratio π_θ/π_ref of its term's denominator
 [B, T]. A factor need not be 0 or 1: a capped weight is not a zero mask.
 """
 
+# ruff: noqa: RUF009 -- parts are frozen, and one may be the default of another
+
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from quatrain.objective.part import Scope, View
+from quatrain.objective.advantages import Relative, Share
+from quatrain.objective.part import MAX_LOG_RATIO, SCOPES, Scope, View
+from quatrain.types import Origin
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,272 @@ class Cap:
 
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         return ratio.clamp(self.low, self.high) / ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class DualClip:
+    """The clip, and no gradient either where a bad action's ratio has grown beyond a bound.
+
+        M = clip's, and 0 if Â < 0 and r > bound
+
+    Source: arXiv:1912.09729, section 3.4 (dual-clip PPO).
+    """
+
+    low: NonNegativeFloat = 0.2
+    """How far below 1 the ratio may fall."""
+    high: NonNegativeFloat = 0.2
+    """How far above 1 the ratio may rise."""
+    bound: PositiveFloat = 3.0
+    """Largest ratio of an action with a negative advantage."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        passed = Clip(self.low, self.high)(view, ratio, advantage)
+        return passed.where(~((advantage < 0) & (ratio > self.bound)), 0)
+
+
+@dataclass(frozen=True)
+class SoftGate:
+    """A smooth gate in the place of the clip: whole at ratio 1, falling off on both sides, faster for bad actions.
+
+        M = 4·p·(1 − p),  p = sigmoid(τ·(r − 1)),  τ = positive if Â > 0 else negative
+
+    Source: arXiv:2511.20347 (SAPO), eq. 6 and 8.
+    """
+
+    positive: PositiveFloat = 1.0
+    """Temperature τ of actions with a positive advantage."""
+    negative: PositiveFloat = 1.05
+    """Temperature τ of the others."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        slope = torch.where(advantage > 0, self.positive, self.negative) * (ratio - 1)
+        return (4 * torch.sigmoid(slope) * torch.sigmoid(-slope)).to(ratio)
+
+
+@dataclass(frozen=True)
+class GeometricClip:
+    """The geometric mean of a sequence's clipped ratios as the weight of each token that is not clipped.
+
+        M · r = Πₛ c(rₛ)^(1/|y|) if rₜ is not clipped else 0;  c(r) = min(r, e^high) if Â > 0 else max(r, e^−low)
+
+    Source: arXiv:2507.20673 (GMPO), eq. 4.
+    """
+
+    low: NonNegativeFloat = 0.4
+    """How far the log-ratio may fall."""
+    high: NonNegativeFloat = 0.4
+    """How far the log-ratio may rise."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        change = ratio.double().log()
+        clipped = torch.where(advantage > 0, change.clamp(max=self.high), change.clamp(min=-self.low))
+        weight = view.mean(clipped).exp() / ratio
+        return weight.where(clipped == change, 0).to(ratio)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Another mask, times how much likelier the action was to the learner at the start of the update than to the engine.
+
+        M = of · min(π_old/π_rollout, high)
+
+    Source: https://fengyao.notion.site/off-policy-rl (TIS: truncated at high); high = ∞: arXiv:2110.00641, eq. 2 (decoupled PPO).
+    """
+
+    high: PositiveFloat = 2.0
+    """Largest factor; infinite for none."""
+    of: Any = Clip()
+    """The mask of the ratio π_θ/π_old."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp_old", "logp_rollout"}) | self.of.needs
+
+    @property
+    def scope(self) -> Scope:
+        return self.of.scope
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_old is not None
+        assert view.batch.logp_rollout is not None
+        change = (view.batch.logp_old - view.batch.logp_rollout).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return self.of(view, ratio, advantage) * change.exp().clamp(max=self.high).to(ratio)
+
+
+@dataclass(frozen=True)
+class Taper:
+    """The ratio as a weight, with bounds of its own for good and for bad actions.
+
+        M · r = min(max(r, low⁺), high⁺) if Â ≥ 0 else min(max(r, low⁻), high⁻)
+
+    Source: arXiv:2503.14286 (TOPR), eq. 7 and 8: good answers whole, bad ones by their ratio, at most 1.
+    """
+
+    positive_low: NonNegativeFloat = 1.0
+    """Smallest weight of an action with an advantage of 0 or more."""
+    positive_high: NonNegativeFloat = 1.0
+    """Largest weight of such an action."""
+    negative_low: NonNegativeFloat = 0.0
+    """Smallest weight of an action with a negative advantage."""
+    negative_high: NonNegativeFloat = 1.0
+    """Largest weight of such an action."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        good = ratio.clamp(self.positive_low, self.positive_high)
+        bad = ratio.clamp(self.negative_low, self.negative_high)
+        return torch.where(advantage >= 0, good, bad) / ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """No gradient where the action's probability, not its ratio, has already moved far from the acting policy's.
+
+        M = 0 if |π_θ − π_rollout| > bound and (Â > 0 and π_θ > π_rollout or Â < 0 and π_θ < π_rollout), else 1
+
+    Source: arXiv:2602.04879 (DPPO), eq. 12 and 13.
+    """
+
+    bound: NonNegativeFloat = 0.15
+    """Largest change of the probability: the total variation of acting thus or otherwise."""
+    cap: PositiveFloat = math.inf
+    """Largest ratio that counts (eq. 23); infinite for none."""
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_rollout"})
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_rollout is not None
+        change = view.current().exp() - view.batch.logp_rollout.exp()
+        capped = ratio.clamp(max=self.cap) / ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
+        return capped.where(change * advantage.sign() <= self.bound, 0)
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """The derivative of a concave function of the ratio: rare actions weigh more than their ratio says.
+
+        M = f′(r) = gamma / (r + gamma)²,  f(r) = r / (r + gamma)
+
+    Source: arXiv:2504.14945 (LUFFY), eq. 6 and 7.
+    """
+
+    gamma: PositiveFloat = 0.1
+    """The ratio at which f is a half."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        return self.gamma / (ratio + self.gamma) ** 2
+
+
+def covariance(view: View, advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Each action's part in the covariance of log π_θ and the advantage over the actions of the minibatch; −∞ elsewhere."""
+    logp = view.current().double()
+    parts = [x - x[view.action].mean() if view.action.any() else x for x in (logp, advantage.double())]
+    return (parts[0] * parts[1]).where(view.action, -torch.inf)
+
+
+@dataclass(frozen=True)
+class CovarianceDrop:
+    """A few actions drop out, drawn among those whose log-probability and advantage go together most.
+
+        M = 0 for share·N of the N actions, drawn among those with low ≤ cov ≤ high;  cov = (log π − mean log π)·(Â − mean Â)
+
+    Source: arXiv:2505.22617 (Clip-Cov), eq. 10 to 12; at least one is drawn where there is any, as in its code.
+
+    The draw is a hash of log π_rollout, so that it is the same in whatever order and split the actions are read.
+    """
+
+    share: Share = 2e-4
+    """How many are drawn, as a share of all actions."""
+    low: float = 1.0
+    """Smallest covariance of a candidate."""
+    high: float = 5.0
+    """Largest covariance of a candidate."""
+    of: Any = Everywhere()
+    """The mask of the other actions; what it stops is not a candidate."""
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"logp_rollout"}
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_rollout is not None
+        cov = covariance(view, advantage)
+        mask = self.of(view, ratio, advantage)
+        candidates = (cov >= self.low) & (cov <= self.high) & (mask != 0)
+        count = min(int(candidates.sum()), max(1, int(self.share * int(view.action.sum()))))
+        chosen = candidates.flatten().nonzero()[:, 0]
+        order = lottery(view.batch.logp_rollout.flatten()[chosen]).argsort(stable=True)
+        drawn = torch.zeros_like(candidates).flatten().index_fill(0, chosen[order[:count]], True)
+        return mask.where(~drawn.view_as(mask), 0)
+
+
+def lottery(logp: Float[Tensor, "K"]) -> Int[Tensor, "K"]:
+    """A number for each value that looks drawn at random and depends on its bits alone."""
+    bits = logp.double().view(torch.int64)
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):  # the finalizer of SplitMix64
+        bits = (bits ^ (bits >> shift)) * factor
+    return bits ^ (bits >> 31)
+
+
+@dataclass(frozen=True)
+class CovarianceTop:
+    """Only the actions whose log-probability and advantage go together most.
+
+        M = 1 if cov > 0 and rank(cov) ≤ share·N else 0;  cov = (log π − mean log π)·(Â − mean Â)
+
+    Source: arXiv:2505.22617 (KL-Cov), eq. 10 and 13; at least one is chosen, as in its code. Â is that of `advantage`.
+    """
+
+    share: Share = 2e-3
+    """How many are chosen, as a share of all actions."""
+    advantage: Any = Relative()
+    """The advantage that the covariance is with; the term's own may be something else."""
+
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.advantage.needs
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        cov = covariance(view, self.advantage(view).to(ratio))
+        count = max(1, int(self.share * int(view.action.sum())))
+        least = cov.flatten().topk(min(count, cov.numel())).values.min() if cov.numel() else cov.new_tensor(0.0)
+        return ((cov >= least) & (cov > 0)).to(ratio)
+
+
+@dataclass(frozen=True)
+class ByOrigin:
+    """One part for the policy's own actions, another one for demonstrated ones; of masks, denominators or advantages.
+
+        M = policy's if the policy acted, demonstration's if somebody else did
+
+    Source: arXiv:2504.14945 (LUFFY), eq. 6.
+    """
+
+    policy: Any = Clip()
+    """What holds where the policy acted."""
+    demonstration: Any = Everywhere()
+    """What holds for demonstrations."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.policy.needs | self.demonstration.needs
+
+    @property
+    def scope(self) -> Scope:
+        return max(self.policy.scope, self.demonstration.scope, key=SCOPES.index)
+
+    def __call__(self, view: View, *factors: Tensor) -> Float[Tensor, "B T"]:
+        shown = view.rows_of(Origin.DEMONSTRATION)[:, None]
+        return torch.where(shown, self.demonstration(view, *factors), self.policy(view, *factors))

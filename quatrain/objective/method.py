@@ -32,6 +32,8 @@ class Method:
     aka: tuple[str, ...] = field(default=(), compare=False)
     """Other names."""
     status: Literal["transcribed", "reproduced"] = field(default="transcribed", compare=False)
+    note: str = field(default="", compare=False)
+    """Where it is read in one of several ways, and how it differs from the authors' code and from other libraries."""
 
     def __init__(
         self,
@@ -40,13 +42,15 @@ class Method:
         claim: str = "",
         aka: tuple[str, ...] = (),
         status: Literal["transcribed", "reproduced"] = "transcribed",
+        note: str = "",
     ) -> None:
         if not terms:
             raise ValueError("a Method is a sum of terms and got none: write Method(Term(...))")
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise ValueError(f"the terms of a Method must have different names, got {names}: pass name=… to one of them")
-        for name, value in (("terms", terms), ("paper", paper), ("claim", claim), ("aka", aka), ("status", status)):
+        about = {"paper": paper, "claim": claim, "aka": aka, "status": status, "note": note}
+        for name, value in {"terms": terms, **about}.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -61,6 +65,12 @@ class Method:
         return needs | ({"values"} if "value" in self.targets else frozenset())
 
     @property
+    def needs_first(self) -> frozenset[str]:
+        """Those that must be known before the first forward pass of an update, as what reads them is computed once."""
+        once = (part for term in self.active for part in term.parts.values() if part not in term.live_parts)
+        return frozenset[str]().union(*(part.needs for part in once))
+
+    @property
     def targets(self) -> frozenset[Target]:
         """What its loss depends on."""
         return frozenset(term.target for term in self.active)
@@ -69,6 +79,13 @@ class Method:
     def origins(self) -> frozenset[Origin]:
         """Whose trajectories it learns from."""
         return frozenset(origin for term in self.active for origin in term.on)
+
+    @property
+    def reads(self) -> frozenset[Origin]:
+        """Whose trajectories it compares with, besides."""
+        parts = (part for term in self.active for part in term.parts.values())
+        compared = frozenset[Origin]().union(*(getattr(part, "reads", frozenset()) for part in parts))
+        return compared | ({Origin.GREEDY} if "reward_greedy" in self.needs else frozenset())
 
     def bind(self, batch: Batch) -> Bound:
         """The method on a whole minibatch: everything that does not depend on log π_θ, computed once.
@@ -96,7 +113,7 @@ class Method:
     def replace(self, **changes: Any) -> Method:
         """A method with other lines in its first term (``mask=…``), other terms (``kl=…``, None to drop), or another claim."""
         first, *rest = self.terms
-        about = {name: changes.pop(name) for name in ("paper", "claim", "aka", "status") if name in changes}
+        about = {name: changes.pop(name, value) for name, value in self._about().items()}
         named = {term.name: changes.pop(term.name) for term in self.terms if term.name in changes}
         known = {f.name for f in fields(first)} | {term.name for term in self.terms}
         for name in changes:
@@ -104,8 +121,10 @@ class Method:
                 raise ValueError(f"a method has no line or term {name!r}: {nearest(name, known)}")
         terms = [dataclasses.replace(first, **changes), *rest]
         terms = [named.get(term.name, term) for term in terms]
-        kept = {"paper": self.paper, "claim": self.claim, "aka": self.aka, "status": self.status}
-        return Method(*(term for term in terms if term is not None), **(kept | about))
+        return Method(*(term for term in terms if term is not None), **about)
+
+    def _about(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("paper", "claim", "aka", "status", "note")}
 
     def with_settings(self, settings: Mapping[str, Any]) -> Method:
         """The method with numbers set by dotted name: ``mask.high`` in its first term, ``kl.advantage.beta`` in a named one.
@@ -121,7 +140,7 @@ class Method:
             head, *rest = path.split(".")
             name, inner = (head, rest) if head in terms and rest else (self.terms[0].name, [head, *rest])
             terms[name] = _set(terms[name], inner, value, f"method.{path}")
-        return Method(*terms.values(), paper=self.paper, claim=self.claim, aka=self.aka, status=self.status)
+        return Method(*terms.values(), **self._about())
 
     def numbers(self) -> Iterator[tuple[str, Any]]:
         """Every hyper-parameter by the dotted name that `with_settings` takes."""
@@ -132,7 +151,7 @@ class Method:
     def explain(self) -> str:
         """Its lines, formulas and sources, to be read."""
         head = " + ".join(term.name for term in self.terms)
-        text = [f"{self.paper}   {head}", *([self.claim] if self.claim else [])]
+        text = [f"{self.paper}   {head}", *filter(None, (self.claim, self.note))]
         for term in self.terms:
             off = "" if term.coefficient else "   (off: its weight is 0)"
             rows = ", ".join(origin.value for origin in term.on)
@@ -147,9 +166,8 @@ class Method:
         """(``mask``, ``Clip(low=0.2, high=0.2)``), … for the first term, then (``kl.advantage``, …) for the others."""
         for i, term in enumerate(self.terms):
             prefix = "" if i == 0 else f"{term.name}."
-            if not isinstance(term, Term):
-                own = (f.name for f in fields(term) if f.name not in ("name", "on", *term.parts))
-                yield from ((prefix + name, f"{getattr(term, name):g}") for name in own)
+            own = (f.name for f in fields(term) if f.name not in ("name", "on", *term.parts))
+            yield from ((prefix + name, f"{getattr(term, name):g}") for name in own)
             if term.on != (Origin.POLICY,):
                 yield prefix + "on", ", ".join(origin.value for origin in term.on)
             for line, part in term.parts.items():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from quatrain.types import Batch
+from quatrain.types import Batch, Origin
 
 Scope = Literal["token", "sequence", "group", "batch"]
+SCOPES: tuple[Scope, ...] = ("token", "sequence", "group", "batch")
+"""From the narrowest to the widest."""
 
 MAX_LOG_RATIO = 60.0
 """Log-ratios are bounded here, far outside of what any mask lets pass, so that no ratio overflows in float32."""
@@ -55,9 +57,30 @@ class View:
         _, index = torch.unique(self.batch.prompt_id, return_inverse=True)
         return index, len(index[self.included].unique())
 
+    def rows_of(self, *origins: Origin) -> Bool[Tensor, "B"]:
+        """True for the sequences with an action and one of `origins`, whether or not the term is about them."""
+        assert self.batch.action is not None
+        if self.batch.origin is None and Origin.POLICY not in origins:
+            return torch.zeros_like(self.included)
+        return of_origins(self.batch, origins).any(1)
+
+    def over(self, *origins: Origin) -> View:
+        """The same with all sequences of `origins`, whether or not the term is about them."""
+        assert self.batch.action is not None
+        return replace(self, action=self.batch.action & self.rows_of(*origins)[:, None])
+
     def mean(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
         """The mean of `value` over the actions of each sequence."""
         return value.where(self.action, 0).sum(1, keepdim=True) / self.length.to(value.dtype)
+
+
+def of_origins(batch: Batch, origins: Iterable[Origin]) -> Bool[Tensor, "B T"]:
+    """The actions of the sequences whose origin is among `origins`; a batch that does not say holds the policy's own."""
+    assert batch.action is not None
+    if batch.origin is None:
+        return batch.action
+    codes = torch.tensor([origin.code for origin in origins], device=batch.action.device)
+    return batch.action & torch.isin(batch.origin, codes)[:, None]
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ micro-batches changes a gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -84,6 +84,47 @@ class PerGroup:
         index, groups = view.group()
         totals = torch.zeros_like(actions[:, 0]).index_add(0, index, actions[:, 0])
         return 1 / (totals[index].clamp(min=1) * max(groups, 1))[:, None]
+
+
+@dataclass(frozen=True)
+class Undiluted:
+    """Another reduction, as much more as groups without any advantage dilute it.
+
+        c = of · P / P′,  P′ = number of groups with some Âᵢ ≠ 0
+
+    Source: arXiv:2504.02546 (GPG), eq. 7.
+    """
+
+    of: Any = PerGroup()
+    """The reduction."""
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"prompt_id"}
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        assert view.advantage is not None, "an advantage that reads log π_θ is not known when the actions are counted"
+        index, groups = view.group()
+        credited = index[(view.action & (view.advantage != 0)).any(1)].unique()
+        return self.of(view, actions) * (max(groups, 1) / max(len(credited), 1))
+
+
+@dataclass(frozen=True)
+class SumPerGroup:
+    """The sum over the actions of a group, then the mean over groups: what a group's comparisons add up to counts once.
+
+        c = 1 / P
+
+    Source: arXiv:2305.18290 (DPO), eq. 7: the expectation is over pairs.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompt_id"})
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        _, groups = view.group()
+        return torch.ones_like(actions) / max(groups, 1)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The terms of a method: w = share · mask · Â · π_θ/π_ref, and what else a loss may be about."""
+"""The terms of a method: w = coefficient · share · mask · Â · π_θ/π_ref, and what else a loss may be about."""
 
 # ruff: noqa: RUF009 -- parts are frozen, and one may be the default of many terms
 
@@ -40,13 +40,15 @@ class Factors:
 class Term:
     """One policy-gradient term of a method: four lines and a reduction.
 
-        w = share · mask · Â · π_θ/π_ref
+        w = coefficient · share · mask · Â · π_θ/π_ref
 
     Source: arXiv:2509.04419, eq. 6.
     """
 
     name: str = "policy"
     """What settings and tables call it."""
+    coefficient: NonNegativeFloat = 1.0
+    """Its factor in the sum of terms; 0 switches it off."""
     mask: Any = Everywhere()
     denominator: Any = Old()
     advantage: Any = One()
@@ -62,9 +64,9 @@ class Term:
         return {line: getattr(self, line) for line in ("mask", "denominator", "advantage", "likelihood", "reduce")}
 
     @property
-    def coefficient(self) -> float:
-        """0 where the term is switched off by its numbers."""
-        return getattr(self.advantage, "beta", 1.0)
+    def live_parts(self) -> list[Part]:
+        """Those that are evaluated anew at each forward pass."""
+        return [self.mask, self.denominator, self.likelihood, *([self.advantage] if self.advantage.live else [])]
 
     def prepare(self, view: View) -> Float[Tensor, "B T"] | None:
         """The advantage, once for a whole minibatch, unless it reads log π_θ."""
@@ -88,14 +90,14 @@ class Term:
 class EntropyBonus:
     """Rewards an undecided policy; needs the whole distribution, which the fused operation has at hand.
 
-        L = −beta · share · H(π_θ(·|sₜ))
+        L = −coefficient · share · H(π_θ(·|sₜ))
 
     Source: arXiv:1707.06347, eq. 9.
     """
 
     name: str = "entropy"
-    beta: NonNegativeFloat = 0.01
-    """Weight of the bonus."""
+    coefficient: NonNegativeFloat = 0.01
+    """Its factor in the sum of terms; 0 switches it off."""
     reduce: Any = PerToken()
     on: tuple[Origin, ...] = (Origin.POLICY,)
     target: ClassVar[Target] = "entropy"
@@ -106,28 +108,28 @@ class EntropyBonus:
         return {"reduce": self.reduce}
 
     @property
-    def coefficient(self) -> float:
-        return self.beta
+    def live_parts(self) -> list[Part]:
+        return []
 
     def prepare(self, view: View) -> None:
         return None
 
     def weights(self, view: View, prepared: Tensor | None, share: Tensor, values: Tensor | None) -> Float[Tensor, "B T"]:
-        return (self.beta * share * view.action).to(view.current())
+        return (share * view.action).to(view.current())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueLoss:
     """The critic's squared error against the return, clipped around the value at the start of the update.
 
-        L = beta · share · ½·max((V − R)², (V_old + clip(V − V_old, ±clip) − R)²),  R = Â + V_old
+        L = coefficient · share · ½·max((V − R)², (V_old + clip(V − V_old, ±clip) − R)²),  R = Â + V_old
 
     Source: arXiv:1707.06347, eq. 9; the clipped form: arXiv:2005.12729, section 3, and the maximum of its code.
     """
 
     name: str = "value"
-    beta: NonNegativeFloat = 0.5
-    """Weight of the loss."""
+    coefficient: NonNegativeFloat = 0.5
+    """Its factor in the sum of terms; 0 switches it off."""
     clip: NonNegativeFloat = 0.2
     """How far the value may move in one update."""
     advantage: Any = GAE()
@@ -142,8 +144,8 @@ class ValueLoss:
         return {"advantage": self.advantage, "reduce": self.reduce}
 
     @property
-    def coefficient(self) -> float:
-        return self.beta
+    def live_parts(self) -> list[Part]:
+        return []
 
     def prepare(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.values is not None
@@ -160,7 +162,7 @@ class ValueLoss:
             (clipped - returns) ** 2 > (values - returns) ** 2
         )  # the clipped branch is the larger
         slope = (values - returns).where(~flat, 0)
-        return (-self.beta * share.to(values) * slope).where(view.action, 0)
+        return (-share.to(values) * slope).where(view.action, 0)
 
 
 AnyTerm = Term | EntropyBonus | ValueLoss

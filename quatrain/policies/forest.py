@@ -62,9 +62,14 @@ def plant(sequences: Sequence[Int[Tensor, "_"]]) -> Forest:
     return Forest(*nodes, path=torch.from_numpy(path))
 
 
-def partition(sequences: Sequence[Int[Tensor, "_"]], budget: int) -> list[Int[Tensor, "_"]]:
-    """The indices of `sequences` in parts whose forests have at most `budget` nodes; a longer single sequence is a part alone."""
+def partition(sequences: Sequence[Int[Tensor, "_"]], budget: int, groups: Sequence[int] | None = None) -> list[Int[Tensor, "_"]]:
+    """The indices of `sequences` in parts whose forests have at most `budget` nodes; a longer single sequence is a part alone.
+
+    With `groups` (one number for each sequence) those of one group stay together, and a larger group is a part alone.
+    """
     rows = [np.asarray(s, dtype=np.int64) for s in sequences]
+    if groups is not None:
+        return _partition_groups(rows, budget, groups)
     parts: list[list[int]] = []
     used = budget + 1
     for row, shared in _with_shared_prefix(rows):
@@ -73,6 +78,23 @@ def partition(sequences: Sequence[Int[Tensor, "_"]], budget: int) -> list[Int[Te
             used = shared = 0
         parts[-1].append(row)
         used += len(rows[row]) - shared
+    return [torch.tensor(part) for part in parts]
+
+
+def _partition_groups(rows: Sequence[np.ndarray], budget: int, groups: Sequence[int]) -> list[Int[Tensor, "_"]]:
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    parts: list[list[int]] = []
+    used = budget + 1
+    for some in members.values():
+        of_group = [rows[row] for row in some]
+        size = sum(len(of_group[row]) - shared for row, shared in _with_shared_prefix(of_group))
+        if used + size > budget:
+            parts.append([])
+            used = 0
+        parts[-1].extend(some)
+        used += size
     return [torch.tensor(part) for part in parts]
 
 

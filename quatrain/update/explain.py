@@ -59,7 +59,7 @@ def explain(learner: Learner, batch: Batch, step: int, tokens: int) -> Explanati
     batch = learner.prepare(batch.to(learner.policy.device))
     bound = learner.method.bind(next(iter(learner.minibatches(batch, step))))
     scores = learner.score(bound.batch, learner.policy)
-    bound = bound if learner.has_old(bound.batch) else bound.with_old(scores.logp)
+    bound = bound if learner.scores_old else bound.replace(logp_old=scores.logp)
     return Explanation(_terms(learner, bound, scores.logp), _tokens(learner, bound, scores.logp, tokens))
 
 

@@ -85,12 +85,14 @@ class Learner:
             assert self.reference is not None
             with self.reference.active() as reference:
                 changes["logp_ref"] = self.score(batch, reference).logp
-        several = self.config.epochs * self.config.minibatches > 1
-        if "values" in needs or ("logp_old" in needs and several):
+        nothing = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
+        if self.scores_old:
             scores = self.score(batch, self.policy)
             changes["logp_old"], changes["values"] = scores.logp, scores.value
         elif "logp_old" in needs:  # a single update: its own forward pass tells, and replaces this
-            changes["logp_old"] = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
+            changes["logp_old"] = nothing
+        if "entropy" in needs:  # each forward pass tells
+            changes["entropy"] = nothing
         return batch.replace(**changes)
 
     def minibatches(self, batch: Batch, step: int) -> Iterator[Batch]:
@@ -137,26 +139,31 @@ class Learner:
     def gradient(self, bound: Bound) -> dict[str, float]:
         """Add the gradient of the method's loss on a minibatch to the parameters; returns the metrics of its parts.
 
-        Shared beginnings are computed once in each pass; what the passes are never changes the gradient but for rounding.
+        Shared beginnings are computed once in each pass; what the passes are never changes the gradient but for rounding: where
+        weights depend on the whole minibatch, and one pass does not hold it, it is scored first.
         Sequences whose weights are 0 whatever the policy says, as in a group of equal rewards, are scored and no more.
         """
         batch = bound.batch
         assert batch.tokens is not None and batch.action is not None
-        old_is_now = "logp_old" in self.method.needs and not self.has_old(batch)
+        old_is_now = "logp_old" in self.method.needs and not self.scores_old
         logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
         entropy = torch.zeros_like(logp)
         error, count = 0.0, int(batch.action.sum())
         silent = bound.silent()
-        passes = [(True, index) for index in self._passes(batch, ~silent)] + [(False, i) for i in self._passes(batch, silent)]
+        passes = [(True, i) for i in self._passes(batch, ~silent, whole_groups=bound.reach == "group")]
+        passes += [(False, i) for i in self._passes(batch, silent)]
+        known = self._weights(bound, old_is_now) if bound.reach == "batch" and len(passes) > 1 else None
         for learns, index in passes:
             part = bound.rows(index)
             forest, targets = self._plant(part.batch)
 
-            def weigh(scores: Scores, part: Bound = part, targets: Targets = targets) -> Scores:
+            def weigh(scores: Scores, part: Bound = part, targets: Targets = targets, index: Tensor = index) -> Scores:
+                if known is not None:
+                    return _gather(targets, known.rows(index), scores)
                 now = targets.spread(scores.logp)
-                part = part.with_old(now) if old_is_now else part
                 value = None if scores.value is None else targets.spread(scores.value)
-                return _gather(targets, part.weights(now, value), scores)
+                fields = {"entropy": targets.spread(scores.entropy)} | ({"logp_old": now} if old_is_now else {})
+                return _gather(targets, part.replace(**fields).weights(now, value), scores)
 
             with torch.set_grad_enabled(learns):
                 hidden = self.policy.hidden_of(forest)
@@ -166,14 +173,19 @@ class Learner:
             if scores.value is not None and batch.values is not None and "value" in bound.targets:
                 change = targets.spread(scores.value) - _returns(part)
                 error += change.square().sum().item()  # both are 0 where there is no action
-        bound = bound.with_old(logp) if old_is_now else bound
-        metrics = bound.metrics(logp)
+        metrics = bound.replace(entropy=entropy, **({"logp_old": logp} if old_is_now else {})).metrics(logp)
         acted = batch.action if batch.origin is None else batch.action & (batch.origin == Origin.POLICY.code)[:, None]
         if batch.logp_rollout is not None and acted.any():
             gap = (logp - batch.logp_rollout)[acted].double()
             metrics["kl/rollout"] = (torch.exp(gap) - 1 - gap).mean().item()
         metrics["entropy"] = entropy.sum().item() / max(count, 1)
         return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
+
+    def _weights(self, bound: Bound, old_is_now: bool) -> Weights:
+        """Those of the whole minibatch, known before its passes."""
+        scores = self.score(bound.batch, self.policy)
+        fields = {"entropy": scores.entropy} | ({"logp_old": scores.logp} if old_is_now else {})
+        return bound.replace(**fields).weights(scores.logp, scores.value)
 
     @torch.no_grad()
     def score(self, batch: Batch, policy: CausalLM) -> BatchScores:
@@ -253,16 +265,22 @@ class Learner:
     def _fused(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "head_rows": self.config.head_rows}
 
-    def has_old(self, batch: Batch) -> bool:
-        """Whether `prepare` scored the policy at the start of the update; otherwise the update's own forward pass tells."""
-        return self.config.epochs * self.config.minibatches > 1 or batch.values is not None
+    @property
+    def scores_old(self) -> bool:
+        """Whether `prepare` scores the policy at the start of the update; otherwise the update's own forward pass tells."""
+        several = self.config.epochs * self.config.minibatches > 1
+        return "values" in self.method.needs or "logp_old" in self.method.needs_first | (self.method.needs if several else set())
 
-    def _passes(self, batch: Batch, among: Tensor | None = None) -> list[Tensor]:
+    def _passes(self, batch: Batch, among: Tensor | None = None, *, whole_groups: bool = False) -> list[Tensor]:
         """Rows (`among` some, [B] bool) that are computed together within the token budget; none without an action."""
         acts = batch.action.any(1)  # type: ignore[union-attr]
         rows = (acts if among is None else acts & among).nonzero()[:, 0].cpu()
         sequences = [self._sequence(batch, int(row)) for row in rows]
-        return [rows[part].to(self.policy.device) for part in partition(sequences, self.config.tokens_per_pass)]
+        groups = (
+            batch.prompt_id[rows.to(batch.prompt_id.device)].tolist() if whole_groups and batch.prompt_id is not None else None
+        )
+        parts = partition(sequences, self.config.tokens_per_pass, groups)
+        return [rows[part].to(self.policy.device) for part in parts]
 
     def _plant(self, batch: Batch) -> tuple[Any, Targets]:
         assert batch.action is not None

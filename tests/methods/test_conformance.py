@@ -41,15 +41,15 @@ EXEMPT: dict[str, dict[str, str]] = {
 """By property, the rows that cannot have it, and why. They are run all the same, and must fail."""
 
 EQUAL_NUMBERS = [
-    ("grpo", {"mask.low": 0.1, "mask.high": 0.1, "kl.advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),
-    ("grpo", {"kl.advantage.beta": 0.0}, {"beta": 0.0}),
+    ("grpo", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
+    ("grpo", {"kl.coefficient": 0.0}, {"beta": 0.0}),
     ("dr_grpo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("dapo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("gspo", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
     ("cispo", {"mask.low": 0.5, "mask.high": 2.0}, {"low": 0.5, "high": 2.0}),
     ("ppo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
-    ("ppo", {"value.beta": 0.1, "value.clip": 0.05}, {"value_coefficient": 0.1, "value_eps": 0.05}),
-    ("ppo", {"entropy.beta": 0.01}, {"entropy_coefficient": 0.01}),
+    ("ppo", {"value.coefficient": 0.1, "value.clip": 0.05}, {"value_coefficient": 0.1, "value_eps": 0.05}),
+    ("ppo", {"entropy.coefficient": 0.01}, {"entropy_coefficient": 0.01}),
     ("ppo", {"advantage.gamma": 0.9, "value.advantage.gamma": 0.9}, {"gamma": 0.9}),
     ("ppo", {"advantage.lam": 0.5, "value.advantage.lam": 0.5}, {"lam": 0.5}),
 ]
@@ -283,7 +283,7 @@ def test_weights_carry_no_gradient(name: str):
     case = draw(Shape(seed=2))
     batch = case.batch.map(lambda x: x.clone().requires_grad_() if x.is_floating_point() else x)
     case = Case(batch, case.logp.requires_grad_(), case.values.requires_grad_())
-    weights = all_weights(METHODS[name].with_settings({"entropy.beta": 0.1} if name == "ppo" else {}), case)
+    weights = all_weights(METHODS[name].with_settings({"entropy.coefficient": 0.1} if name == "ppo" else {}), case)
     for weight in (getattr(weights, field.name) for field in fields(Weights)):
         assert weight is None or not weight.requires_grad
     assert not any(f.requires_grad for f in vars(METHODS[name].bind(batch).factors(case.logp)["policy"]).values())

@@ -106,18 +106,13 @@ def test_stay_close_descends_its_estimate(estimator: str, penalty, at_ln2: float
     logp = floats(*torch.linspace(-4, -0.1, 50).tolist(), -1.0)[None].requires_grad_()
     logp_ref = floats(*[-1.5] * 50, -1.0 - math.log(2))[None]
     (slope,) = torch.autograd.grad(penalty(logp - logp_ref).sum(), logp)
-    ours = StayClose(beta=0.3, estimator=estimator)(view([[1] * 51], logp.detach(), logp_ref=logp_ref))
-    assert_equal(ours, -0.3 * slope)
-    assert ours[0, -1].item() == pytest.approx(-0.3 * at_ln2, rel=1e-12)
+    ours = StayClose(estimator)(view([[1] * 51], logp.detach(), logp_ref=logp_ref))
+    assert_equal(ours, -slope)
+    assert ours[0, -1].item() == pytest.approx(-at_ln2, rel=1e-12)
 
 
 def test_stay_close_is_exact_near_and_finite_far_in_float32():
     distance = torch.tensor([[1e-6, -1e-6, -1000.0]])
-    pull = StayClose(beta=1.0)(view([[1] * 3], distance, logp_ref=torch.zeros(1, 3)))
+    pull = StayClose()(view([[1] * 3], distance, logp_ref=torch.zeros(1, 3)))
     torch.testing.assert_close(pull[0, :2], torch.tensor([-1e-6, 1e-6]), rtol=2e-6, atol=0)
     assert 1e20 < pull[0, 2] < math.inf
-
-
-def test_stay_close_without_weight_reads_nothing():
-    assert StayClose(beta=0.0).needs == frozenset()
-    assert (StayClose(beta=0.0)(view([[1, 1]], floats(-1, -2)[None])) == 0).all()

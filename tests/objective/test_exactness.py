@@ -177,7 +177,7 @@ def test_what_each_kl_estimate_descends(estimator: str, divergence):
     logp = logits.log_softmax(0)
     (exact,) = torch.autograd.grad(divergence(logp.exp(), reference.softmax(0)), logits, retain_graph=True)
 
-    pull = Method(Term(denominator=Current(), advantage=StayClose(beta=1.0, estimator=estimator), reduce=Constant()))
+    pull = Method(Term(denominator=Current(), advantage=StayClose(estimator), reduce=Constant()))
     batch = Batch(logp_ref=reference.log_softmax(0)[:, None])
     weights = VOCABULARY * pull.weights(batch, logp.detach()[:, None])[:, 0]  # of one action, not of the mean over all
     (descent,) = torch.autograd.grad((logp.detach().exp() * weights * logp).sum(), logits)

@@ -22,7 +22,7 @@ from quatrain.types import Batch, Origin
 from tests.reference import Shape, draw
 
 PLAIN = Term(mask=Clip(0.2, 0.3), advantage=Relative(), reduce=PerSequence())
-PULL = Term(name="kl", denominator=Current(), advantage=StayClose(beta=0.1))
+PULL = Term(name="kl", denominator=Current(), coefficient=0.1, advantage=StayClose())
 TWO = Method(PLAIN, PULL, paper="arXiv:0000.00000", claim="Two terms.", aka=("both",))
 
 
@@ -33,7 +33,7 @@ def test_replace_a_line_of_the_first_term():
 
 
 def test_replace_another_term_or_drop_it():
-    weaker = Term(name="kl", denominator=Current(), advantage=StayClose(beta=0.01))
+    weaker = Term(name="kl", denominator=Current(), coefficient=0.01, advantage=StayClose())
     assert TWO.replace(kl=weaker) == Method(PLAIN, weaker)
     assert TWO.replace(kl=None) == Method(PLAIN)
     assert TWO.replace(policy=None) == Method(PULL)
@@ -62,9 +62,10 @@ def test_terms_of_one_name_are_refused():
 
 
 def test_settings_reach_the_term_that_they_name():
-    changed = TWO.with_settings({"mask.high": 0.5, "kl.advantage.beta": 1, "kl.advantage.estimator": "k2"})
+    changed = TWO.with_settings({"mask.high": 0.5, "kl.coefficient": 1, "kl.advantage.estimator": "k2"})
     assert changed.terms[0].mask == Clip(0.2, 0.5)
-    assert changed.terms[1].advantage == StayClose(beta=1.0, estimator="k2")
+    assert changed.terms[1].advantage == StayClose("k2")
+    assert changed.terms[1].coefficient == 1.0
     assert TWO.terms[0].mask == Clip(0.2, 0.3)
 
 
@@ -99,7 +100,7 @@ def test_difference_shows_only_what_differs():
 
 
 def test_a_term_without_weight_is_off():
-    off = TWO.with_settings({"kl.advantage.beta": 0.0})
+    off = TWO.with_settings({"kl.coefficient": 0.0})
     assert [term.name for term in off.active] == ["policy"]
     assert off.needs == {"logp_old", "reward", "prompt_id"}
     assert TWO.needs == {"logp_old", "logp_ref", "reward", "prompt_id"}
@@ -108,7 +109,7 @@ def test_a_term_without_weight_is_off():
 
 
 def test_a_method_with_every_term_off_says_nothing():
-    silent = Method(EntropyBonus(beta=0.0))
+    silent = Method(EntropyBonus(coefficient=0.0))
     case = draw(Shape())
     assert (silent.weights(case.batch, case.logp) == 0).all()
     assert silent.bind(case.batch).metrics(case.logp) == {}
@@ -116,8 +117,8 @@ def test_a_method_with_every_term_off_says_nothing():
 
 
 def test_targets_are_what_the_loss_depends_on():
-    assert Method(PLAIN, ValueLoss(), EntropyBonus(beta=0.1)).targets == {"logp", "value", "entropy"}
-    assert Method(PLAIN, ValueLoss(), EntropyBonus(beta=0.0)).targets == {"logp", "value"}
+    assert Method(PLAIN, ValueLoss(), EntropyBonus(coefficient=0.1)).targets == {"logp", "value", "entropy"}
+    assert Method(PLAIN, ValueLoss(), EntropyBonus(coefficient=0.0)).targets == {"logp", "value"}
 
 
 def test_without_values_the_value_term_is_left_out():
@@ -132,9 +133,9 @@ def test_without_a_mask_of_actions_every_position_counts():
     assert Method(PLAIN).weights(batch, logp).equal(Method(PLAIN).weights(said, logp))
 
 
-def test_with_old_moves_the_start_of_the_update():
+def test_replace_moves_the_start_of_the_update():
     case = draw(Shape(seed=9))
-    moved = Method(PLAIN).bind(case.batch).with_old(case.logp).weights(case.logp).logp
+    moved = Method(PLAIN).bind(case.batch).replace(logp_old=case.logp).weights(case.logp).logp
     direct = Method(PLAIN).bind(case.batch.replace(logp_old=case.logp)).weights(case.logp).logp
     assert moved is not None
     assert moved.equal(direct)

@@ -21,7 +21,7 @@ def test_value_loss_by_hand():
     return 0, what has fallen to 0.25, but not what has risen to 2.
     """
     values, reward = floats(1.25, 2, 0.25, 2)[:, None], floats(3, 3, 0, 0)
-    weight = value_weights(values, torch.ones_like(values), reward, beta=0.8, clip=0.5)
+    weight = value_weights(values, torch.ones_like(values), reward, coefficient=0.8, clip=0.5)
     assert_equal(weight[:, 0], 0.8 / 4 * floats(1.75, 0, 0, -2))
 
 
@@ -41,7 +41,7 @@ def test_value_loss_against_autograd(dtype: torch.dtype, old_scale: float, scale
 
 def test_entropy_bonus_is_its_share():
     batch = Batch(action=torch.tensor([[True, False, True], [False, True, False]]))
-    weight = Method(EntropyBonus(beta=0.3, reduce=PerSequence())).bind(batch).weights(torch.zeros(2, 3)).entropy
+    weight = Method(EntropyBonus(coefficient=0.3, reduce=PerSequence())).bind(batch).weights(torch.zeros(2, 3)).entropy
     torch.testing.assert_close(weight, torch.tensor([[0.075, 0, 0.075], [0, 0.15, 0]]))
 
 

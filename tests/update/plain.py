@@ -17,7 +17,7 @@ from tests.policies.families import TOKENIZER, VOCABULARY, family
 from tests.reference import LOSSES, Case
 
 HUGE = 1_000_000
-PPO = {"entropy.beta": 0.03}
+PPO = {"entropy.coefficient": 0.03}
 """With its entropy bonus on."""
 
 
@@ -129,7 +129,7 @@ class Plain:
         blank = {key: torch.zeros_like(logp) for key in ("logp_old", "logp_ref", "values") if getattr(batch, key) is None}
         rows = batch.action.any(1).nonzero()[:, 0]
         case = Case(batch.replace(**blank), logp, value).rows(rows)
-        numbers = {"entropy_coefficient": PPO["entropy.beta"]} if name == "ppo" else {}
+        numbers = {"entropy_coefficient": PPO["entropy.coefficient"]} if name == "ppo" else {}
         return LOSSES[name](case.answers(entropy[rows]), **numbers)
 
     def gradient(self, name: str, batch: Batch, **more: bool) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def test_gradient_of_the_entropy_alone(tokens_per_pass: int, head_rows: int):
     own = whole.action & (whole.origin == 0)[:, None]
     theirs_named = theirs.named_parameters()
     expected = torch.autograd.grad(-0.3 * entropy[own].mean(), list(theirs_named.values()))
-    learning = learner(ours, Method(EntropyBonus(beta=0.3)), tokens_per_pass=tokens_per_pass, head_rows=head_rows)
+    learning = learner(ours, Method(EntropyBonus(coefficient=0.3)), tokens_per_pass=tokens_per_pass, head_rows=head_rows)
     assert error(gradient_of(learning, whole), dict(zip(theirs_named, expected, strict=True))) < TOLERANCE
 
 

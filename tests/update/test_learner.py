@@ -93,7 +93,7 @@ def test_the_order_of_minibatches_changes_with_epoch_and_step_and_comes_back():
 
 def test_more_minibatches_than_groups():
     learning = learner(policy(critic=False), "grpo", minibatches=5, epochs=1)
-    learning.method = learning.method.with_settings({"kl.advantage.beta": 0.0})
+    learning.method = learning.method.with_settings({"kl.coefficient": 0.0})
     before = weights(learning.policy)
     metrics = learning.learn(batch(), 1)
     assert learning.updates == 5
@@ -318,7 +318,7 @@ def test_nothing_is_computed_for_nobody(name: str, config: dict[str, Any], score
     ours = policy(critic=name == "ppo")
     config = dict(config)
     row = learner(ours, name).method
-    row = row.with_settings({"kl.advantage.beta": config.pop("kl")}) if "kl" in config else row
+    row = row.with_settings({"kl.coefficient": config.pop("kl")}) if "kl" in config else row
     reference = Reference(ours, keep=True, folder=tmp_path) if "logp_ref" in row.needs else None
     learning = learner(ours, row, reference=reference, **config)
     calls: list[CausalLM] = []
