@@ -1,0 +1,353 @@
+"""Every row with its peers, and the rows that no peer has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from oracles import with_trl as trl
+from oracles.case import demonstrated, failing_greedily, graded, labelled, pairs, ragged, taught, with_a_single
+from oracles.comparison import Comparison
+from oracles.parts import AloneItsReward, OverRewarded
+from oracles.with_verl import Actor, Critic, Distiller, Imitator
+from quatrain.objective import (
+    GAE,
+    Accepted,
+    Clip,
+    Corrected,
+    Current,
+    DualClip,
+    Old,
+    PerCreditedToken,
+    PerSequence,
+    PerToken,
+    Relative,
+    StayClose,
+    Term,
+    Whitened,
+)
+from quatrain.types import Origin
+
+_EPS = "1e-4 is added to the deviation of the rewards."
+_DUAL = "The clip is dual: a bad action whose ratio exceeds 3 has no gradient."
+_PER_TOKEN = "The mean is over the minibatch's tokens, not each group's."
+_WHITENED = "Advantages are whitened over the minibatch's tokens."
+_APART = "A critic that learns apart has a learning rate and no coefficient."
+_REWARDED = "What is made up for is answers with a reward of 0, not groups without contrast."
+
+_MEANS: Mapping[str, Any] = {"loss_agg_mode": "seq-mean-token-mean"}
+_SUMS: Mapping[str, Any] = {"loss_agg_mode": "seq-mean-token-sum"}
+_NO_DEVIATION: Mapping[str, Any] = {"norm_adv_by_std_in_grpo": False}
+_GAE: Mapping[str, Any] = {"gamma": 1.0, "lam": 0.95}
+_CRITIC = Critic(_GAE | {"cliprange_value": 0.2})
+_UNBOUNDED = 1e9
+_TRL_SCORE = Relative(scale="group", eps=1e-4)
+_OPEN_KL = Term(name="kl", coefficient=0.04, denominator=Old(), advantage=StayClose("k2"), reduce=PerSequence())
+_NLL = Term(
+    name="nll", coefficient=0.1, denominator=Current(), advantage=Accepted(1.0), reduce=PerCreditedToken(), on=(Origin.RATED,)
+)
+
+COMPARISONS: tuple[Comparison, ...] = (
+    Comparison("sft", trl.sft(), demonstrated),
+    Comparison("sft", Imitator(), demonstrated),
+    Comparison("dft", trl.sft(loss_type="dft"), demonstrated),
+    Comparison("rft", trl.sft_on_accepted(), graded),
+    Comparison("reinforce", Actor("remax", "gpg", _SUMS), failing_greedily),
+    Comparison(
+        "reinforce_is",
+        Actor(
+            "remax",
+            "bypass_mode",
+            _SUMS,
+            {"loss_type": "reinforce", "rollout_is": "sequence", "rollout_is_threshold": _UNBOUNDED},
+            bypass=True,
+        ),
+        failing_greedily,
+    ),
+    Comparison(
+        "reinforce_pp",
+        Actor("reinforce_plus_plus", settings={**_MEANS, "kl_coef": 0.01}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": DualClip()},
+    ),
+    Comparison(
+        "reinforce_pp:code",
+        Actor("reinforce_plus_plus", settings={"kl_coef": 0.01}),
+        ragged,
+        difference=f"{_DUAL} The deviation that whitens is the unbiased one.",
+        as_theirs={"mask": DualClip(), "advantage.correction": 1},
+    ),
+    Comparison(
+        "reinforce_pp:baseline",
+        Actor(
+            "reinforce_plus_plus_baseline",
+            settings={**_MEANS, "use_kl_loss": True, "kl_loss_type": "k2", "kl_loss_coef": 0.01},
+        ),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": DualClip()},
+    ),
+    Comparison(
+        "rloo",
+        trl.rloo(beta=0.0),
+        difference="The log-probability stands in a clipped ratio of whole sequences; they are one on-policy.",
+        as_theirs={"mask": Clip(0.2, 0.2), "denominator": Old()},
+    ),
+    Comparison("rloo", Actor("rloo", "gpg", _SUMS), ragged),
+    Comparison("remax", Actor("remax", "gpg", _SUMS), ragged),
+    Comparison("opo", Actor("opo", "gpg", _SUMS), ragged),
+    Comparison("opo:code", Actor("opo", "gpg"), ragged),
+    Comparison(
+        "gpg",
+        Actor("gpg", "gpg"),
+        graded,
+        difference=f"{_PER_TOKEN} {_REWARDED}",
+        as_theirs={"reduce": OverRewarded(PerToken())},
+    ),
+    Comparison("gpg:code", Actor("gpg", "gpg"), graded, difference=_REWARDED, as_theirs={"reduce": OverRewarded(PerToken())}),
+    Comparison(
+        "grpo",
+        trl.grpo(loss_type="grpo", beta=0.04),
+        difference=f"{_EPS} The KL is multiplied by the ratio, which makes its gradient that of KL(π_θ‖π_ref); "
+        "use_bias_correction_kl=False leaves it.",
+        as_theirs={"advantage": _TRL_SCORE, "kl": _OPEN_KL},
+    ),
+    Comparison(
+        "grpo",
+        trl.grpo(loss_type="grpo", beta=0.04, use_bias_correction_kl=False),
+        difference=_EPS,
+        as_theirs={"advantage": _TRL_SCORE},
+    ),
+    Comparison(
+        "grpo",
+        Actor("grpo", settings={**_MEANS, "use_kl_loss": True, "kl_loss_coef": 0.04}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": DualClip()},
+    ),
+    Comparison(
+        "grpo",
+        Actor("grpo", settings={**_MEANS, "use_kl_loss": True, "kl_loss_coef": 0.04, "clip_ratio_c": _UNBOUNDED}),
+        with_a_single,
+        difference="A prompt's only answer has its reward for an advantage, and not 0.",
+        as_theirs={"advantage": AloneItsReward()},
+    ),
+    Comparison(
+        "dr_grpo",
+        trl.grpo(loss_type="dr_grpo", scale_rewards="none", max_completion_length=256),
+        difference="The sum over an answer is divided by max_completion_length.",
+        as_theirs={"reduce.tokens": 256},
+    ),
+    Comparison(
+        "dr_grpo",
+        Actor("grpo", settings=_SUMS | _NO_DEVIATION),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": DualClip()},
+    ),
+    Comparison("dr_grpo:code", trl.grpo(loss_type="dr_grpo", scale_rewards="none", max_completion_length=3000)),
+    Comparison(
+        "dr_grpo:code",
+        Actor("grpo", settings=_NO_DEVIATION | {"loss_agg_mode": "seq-mean-token-sum-norm", "loss_scale_factor": 3000}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": DualClip()},
+    ),
+    Comparison(
+        "bnpo",
+        trl.grpo(loss_type="bnpo", epsilon_high=0.28),
+        graded,
+        difference="What bears the name is a mean over the tokens of a device's batch; the advantage is GRPO's.",
+        as_theirs={"advantage": _TRL_SCORE, "reduce": PerToken()},
+    ),
+    Comparison(
+        "lite_ppo",
+        trl.grpo(loss_type="dapo", scale_rewards="batch"),
+        difference=f"{_PER_TOKEN} {_EPS}",
+        as_theirs={"advantage.eps": 1e-4, "reduce": PerToken()},
+    ),
+    Comparison(
+        "dapo",
+        trl.grpo(loss_type="dapo", epsilon_high=0.28),
+        difference=f"{_PER_TOKEN} {_EPS}",
+        as_theirs={"advantage.eps": 1e-4, "reduce": PerToken()},
+    ),
+    Comparison(
+        "dapo",
+        Actor("grpo", settings={"clip_ratio_high": 0.28}),
+        ragged,
+        difference=f"{_PER_TOKEN} {_DUAL}",
+        as_theirs={"mask": DualClip(0.2, 0.28), "reduce": PerToken()},
+    ),
+    Comparison(
+        "dapo:code",
+        trl.grpo(loss_type="dapo", epsilon_high=0.28, delta=10.0),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison("dapo:code", Actor("grpo", settings={"clip_ratio_high": 0.28, "clip_ratio_c": 10.0}), ragged),
+    Comparison("dual_clip", Actor("gae", settings=_GAE), ragged, difference=_WHITENED, as_theirs={"advantage": Whitened(GAE())}),
+    Comparison("dual_clip", _CRITIC, ragged, difference=_APART, as_theirs={"value.coefficient": 1.0}, target="value"),
+    Comparison(
+        "gspo",
+        trl.grpo(loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison("gspo", Actor("grpo", "gspo", {**_MEANS, "clip_ratio_low": 3e-4, "clip_ratio_high": 4e-4}), ragged),
+    Comparison(
+        "luspo",
+        trl.grpo(loss_type="luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison("luspo", Actor("grpo", "gspo", {**_SUMS, "clip_ratio_low": 2e-3, "clip_ratio_high": 2.5e-3}), ragged),
+    Comparison("gmpo", trl.gmpo(), difference=_EPS, as_theirs={"advantage.eps": 1e-4}),
+    Comparison("gmpo", Actor("grpo", "geo_mean", {"clip_ratio_low": 0.4, "clip_ratio_high": 0.4}), ragged),
+    Comparison(
+        "cispo",
+        trl.grpo(loss_type="cispo", epsilon_high=5.0),
+        difference=f"{_PER_TOKEN} {_EPS}",
+        as_theirs={"advantage.eps": 1e-4, "reduce": PerToken()},
+    ),
+    Comparison(
+        "cispo",
+        Actor("grpo", "cispo", {"clip_ratio_low": 1.0, "clip_ratio_high": 4.0}),
+        ragged,
+        difference=_PER_TOKEN,
+        as_theirs={"reduce": PerToken()},
+    ),
+    Comparison("sapo", trl.grpo(loss_type="sapo"), difference=_EPS, as_theirs={"advantage.eps": 1e-4}),
+    Comparison("sapo", Actor("grpo", "sapo"), ragged),
+    Comparison(
+        "clip_cov",
+        Actor(
+            "grpo", "clip_cov", {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.3, "clip_ratio_low": 1.0, "clip_ratio_high": _UNBOUNDED}
+        ),
+        ragged,
+        at={"mask.share": 1.0, "mask.low": 0.3},
+    ),
+    Comparison(
+        "clip_cov:code",
+        Actor("grpo", "clip_cov", {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.3, "clip_ratio_low": 1.0, "clip_ratio_high": 1.0}),
+        ragged,
+        at={"mask.share": 1.0, "mask.low": 0.3},
+    ),
+    Comparison(
+        "kl_cov",
+        Actor("grpo", "kl_cov", {"kl_cov_ratio": 0.2, "ppo_kl_coef": 1.0}),
+        ragged,
+        at={"kl.mask.share": 0.2},
+        difference="The penalty is the size of the log-ratio, as in the authors' code.",
+        as_theirs={"kl.advantage.estimator": "abs"},
+    ),
+    Comparison(
+        "kl_cov:code",
+        Actor("grpo", "kl_cov", {"kl_cov_ratio": 0.2, "ppo_kl_coef": 1.0}),
+        ragged,
+        at={"kl.mask.share": 0.2},
+    ),
+    Comparison(
+        "tis",
+        trl.grpo_with_vllm(
+            loss_type="dapo",
+            epsilon_high=0.28,
+            vllm_importance_sampling_mode="token_truncate",
+            vllm_importance_sampling_clip_max=2.0,
+        ),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison(
+        "tis",
+        Actor("grpo", settings={"clip_ratio_high": 0.28}, correction={"rollout_is": "token", "rollout_is_threshold": 2.0}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": Corrected(2.0, DualClip(0.2, 0.28))},
+    ),
+    Comparison(
+        "decoupled_ppo",
+        Actor("gae", settings=_GAE, correction={"rollout_is": "token", "rollout_is_threshold": _UNBOUNDED}),
+        ragged,
+        difference=f"{_WHITENED} {_DUAL}",
+        as_theirs={"mask": Corrected(math.inf, DualClip()), "advantage": Whitened(GAE())},
+    ),
+    Comparison("decoupled_ppo", _CRITIC, ragged, difference=_APART, as_theirs={"value.coefficient": 1.0}, target="value"),
+    Comparison(
+        "dppo_tv",
+        Actor(
+            "grpo",
+            "dppo_tv",
+            _SUMS | _NO_DEVIATION | {"clip_ratio_low": 0.15, "clip_ratio_high": 0.15, "clip_ratio_c": _UNBOUNDED},
+            bypass=True,
+        ),
+        ragged,
+    ),
+    Comparison(
+        "dppo_tv:code",
+        Actor(
+            "grpo",
+            "dppo_tv",
+            _NO_DEVIATION | {"clip_ratio_low": 0.15, "clip_ratio_high": 0.15, "clip_ratio_c": 10.0},
+            bypass=True,
+        ),
+        ragged,
+    ),
+    Comparison(
+        "ppo",
+        Actor("gae", settings=_GAE),
+        ragged,
+        difference=f"{_WHITENED} {_DUAL}",
+        as_theirs={"mask": DualClip(), "advantage": Whitened(GAE())},
+    ),
+    Comparison("ppo", _CRITIC, ragged, difference=_APART, as_theirs={"value.coefficient": 1.0}, target="value"),
+    Comparison(
+        "opd",
+        Distiller({"loss_mode": "k1"}),
+        taught,
+        difference="The teacher is compared with π_θ as it is now, under a dual clip of the ratio to π_old.",
+        as_theirs={"mask": DualClip(), "denominator": Old(), "advantage": StayClose("k2")},
+    ),
+    Comparison("dpo", trl.dpo(), pairs),
+    Comparison(
+        "ipo",
+        trl.dpo(loss_type=["ipo"]),
+        pairs,
+        difference="Log-ratios are means over an answer, not sums.",
+        as_theirs={"advantage.score": "mean_log_ratio"},
+    ),
+    Comparison("ipo:mean", trl.dpo(loss_type=["ipo"]), pairs),
+    Comparison("simpo", trl.cpo(loss_type="simpo", beta=2.0, simpo_gamma=0.5, cpo_alpha=0.0), pairs),
+    Comparison("orpo", trl.orpo(), pairs),
+    Comparison(
+        "slic",
+        trl.cpo(loss_type="hinge", beta=1.0, cpo_alpha=0.1),
+        pairs,
+        difference="The imitation is a mean over the preferred answers' tokens.",
+        as_theirs={"nll": _NLL},
+    ),
+    Comparison("kto", trl.kto(), labelled),
+)
+"""In the order of the catalogue."""
+
+NO_PEER: Mapping[str, str] = MappingProxyType(
+    {
+        "max_rl": "Neither divides by a group's mean reward.",
+        "gfpo": "Neither filters a group before its statistics.",
+        "topr": "Neither tapers good and bad answers apart.",
+        "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
+        "prime": "verl's is a recipe outside of its package.",
+        "implicit_prm": "verl's is a recipe outside of its package.",
+        "luffy": "Neither mixes demonstrations into a group.",
+        "luffy:code": "Neither mixes demonstrations into a group.",
+        "srft": "Neither weighs by entropy.",
+        "srft:hpt": "Neither weighs by entropy.",
+        "hpt": "Neither chooses between imitation and reinforcement by the prompt.",
+        "hpt:code": "Neither chooses between imitation and reinforcement by the prompt.",
+        "a_lol": "Neither learns offline from advantages over the reference policy.",
+    }
+)
+"""Rows that neither peer has, and why."""
