@@ -1,0 +1,1 @@
+"""Experiments: each is a command, and its results are committed beside it."""

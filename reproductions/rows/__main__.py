@@ -1,0 +1,54 @@
+"""Train rows, several at once, and write what became of them; every finished run is kept, so the command goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+import quatrain
+from reproductions.rows.experiment import SEEDS, Place
+from reproductions.rows.results import RESULTS, read, summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m reproductions.rows", description="Train every row on a task it can learn.")
+    parser.add_argument("ids", nargs="*", help="methods' ids; those that were trained before are trained anew")
+    parser.add_argument("--folder", default="runs/rows", type=Path, help="where the runs go")
+    parser.add_argument("--workers", default=os.cpu_count() or 1, type=int, help="runs at once, a thread each")
+    given = parser.parse_args()
+    place, console = Place(given.folder), Console(highlight=False)
+    done = [r for r in read()["runs"] if r["row"] in quatrain.METHODS and r["row"] not in given.ids]
+    known = {(r["row"], r["seed"]) for r in done}
+    wanted = [(name, seed) for name in given.ids or quatrain.METHODS for seed in SEEDS if (name, seed) not in known]
+    began = time.perf_counter()
+    place.prepare()
+    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+        runs = {pool.submit(place.run, *pair): pair for pair in wanted}
+        for count, run in enumerate(as_completed(runs), 1):
+            done.append(run.result())
+            name, seed = runs[run]
+            console.print(f"{count}/{len(runs)}  {name} seed {seed}  {time.perf_counter() - began:.0f} s")
+            order = {name: place for place, name in enumerate(quatrain.METHODS)}
+            done.sort(key=lambda r: (order[r["row"]], r["seed"]))
+            write(done)
+    for row in summary(read()["runs"]):
+        console.print(f"{row.name:<24}{row.gain:+.2f}  {row.verdict}")
+
+
+def write(runs: list[dict]) -> None:
+    made = {"torch": torch.__version__, "python": platform.python_version(), "processor": platform.machine()}
+    lines = ",\n".join("  " + json.dumps(run) for run in runs)
+    RESULTS.write_text(f'{{"made_with": {json.dumps(made)}, "runs": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
