@@ -15,9 +15,34 @@ from torch import Tensor
 
 from quatrain.config import ConfigError, nearest
 from quatrain.objective.bound import Bound
-from quatrain.objective.part import describe, numbers, signature
+from quatrain.objective.part import brief, describe, meanings, numbers, signature
 from quatrain.objective.terms import AnyTerm, Target, Term
 from quatrain.types import Batch, Origin
+
+ADDRESSES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
+"""Where a paper is to be found, by what it is numbered by."""
+SAID: dict[Origin, str] = {
+    Origin.POLICY: "the policy's answers",
+    Origin.DEMONSTRATION: "demonstrations",
+    Origin.REPLAY: "replayed answers",
+    Origin.TEACHER: "a teacher's answers",
+    Origin.RATED: "rated answers of the data set, such as pairs",
+    Origin.GREEDY: "the policy's greedy answer to each prompt",
+    Origin.MISMATCHED: "other prompts' answers",
+}
+NEEDED = {
+    "reward": "a reward",
+    "prompt_id": "several answers to each prompt",
+    "values": "a critic",
+    "logp_ref": "a reference policy",
+    "logp_teacher": "a teacher",
+    "logp_process": "a process reward model",
+}
+"""What a run must have for a field of the batch to be filled; the fields that are missing here always are."""
+STATUSES = {
+    "transcribed": "it equals the published loss; no logged run shows the claim yet",
+    "reproduced": "it equals the published loss, and logged runs show the claim",
+}
 
 
 @dataclass(frozen=True, init=False)
@@ -52,6 +77,12 @@ class Method:
         about = {"paper": paper, "claim": claim, "aka": aka, "status": status, "note": note}
         for name, value in {"terms": terms, **about}.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def link(self) -> str:
+        """The address of its paper."""
+        kind, _, number = self.paper.partition(":")
+        return ADDRESSES[kind] + number if kind in ADDRESSES else self.paper
 
     @property
     def active(self) -> tuple[AnyTerm, ...]:
@@ -149,18 +180,29 @@ class Method:
             yield from ((prefix + name, value) for name, value in numbers(term) if name not in ("name", "on"))
 
     def explain(self) -> str:
-        """Its lines, formulas and sources, to be read."""
+        """Its lines, formulas, sources, and numbers by the names that settings have, to be read."""
         head = " + ".join(term.name for term in self.terms)
-        text = [f"{self.paper}   {head}", *filter(None, (self.claim, self.note))]
-        for term in self.terms:
+        text = [f"{self.paper}   {head}", *filter(None, (self.claim, self.note)), ""]
+        text += [f"{name:<14}{said}" for name, said in self._facts().items() if said]
+        for i, term in enumerate(self.terms):
             off = "" if term.coefficient else "   (off: its weight is 0)"
-            rows = ", ".join(origin.value for origin in term.on)
-            text += ["", f"{term.name}, on the trajectories of: {rows}{off}"]
-            if not isinstance(term, Term):
-                text += _paragraph(term.target, term)
+            text += ["", f"{term.name}, on the trajectories of: {_named(term.on)}{off}"]
+            prefix = "" if i == 0 else f"{term.name}."
+            text += _paragraph(term.target, term, prefix) if not isinstance(term, Term) else _settings(term, prefix, " " * 14)
             for line, part in term.parts.items():
-                text += _paragraph(line, part)
+                text += _paragraph(line, part, f"{prefix}{line}.")
         return "\n".join(text)
+
+    def _facts(self) -> dict[str, str]:
+        needed = [said for name, said in NEEDED.items() if name in self.needs]
+        return {
+            "paper": self.link,
+            "also called": ", ".join(self.aka),
+            "status": f"{self.status}: {STATUSES[self.status]}",
+            "learns from": ", ".join(said for origin, said in SAID.items() if origin in self.origins),
+            "compares with": ", ".join(said for origin, said in SAID.items() if origin in self.reads),
+            "needs": ", ".join(needed),
+        }
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """(``mask``, ``Clip(low=0.2, high=0.2)``), … for the first term, then (``kl.advantage``, …) for the others."""
@@ -169,23 +211,72 @@ class Method:
             own = (f.name for f in fields(term) if f.name not in ("name", "on", *term.parts))
             yield from ((prefix + name, f"{getattr(term, name):g}") for name in own)
             if term.on != (Origin.POLICY,):
-                yield prefix + "on", ", ".join(origin.value for origin in term.on)
+                yield prefix + "on", _named(term.on)
             for line, part in term.parts.items():
                 yield prefix + line, signature(part)
 
 
-def _paragraph(line: str, part: Any) -> list[str]:
+def _paragraph(line: str, part: Any, prefix: str, indent: str = "  ") -> list[str]:
+    """What a part is, its numbers, and the parts that it is made of in turn."""
     about = describe(part)
-    label = " " * 14
+    label = indent + " " * 12
     formula = [label + row for row in about.formula.splitlines()]
-    return [f"  {line:<12}{signature(part)}", label + about.summary, *formula, label + "Source: " + about.source]
+    lines = getattr(part, "parts", {})  # those of a term have paragraphs of their own
+    whole = type(part).__name__ if lines else signature(part)
+    text = [f"{indent}{line:<12}{whole}", label + about.summary, *formula, label + "Source: " + about.source]
+    text += _settings(part, prefix, label)
+    for item in fields(part):
+        inner = getattr(part, item.name)
+        if is_dataclass(inner) and item.name not in lines:
+            text += _paragraph(f"· {item.name}", inner, f"{prefix}{item.name}.", indent + "  ")
+    return text
+
+
+def _settings(part: Any, prefix: str, label: str) -> list[str]:
+    """The numbers of a part itself as settings have them, with their meanings."""
+    values = {item.name: getattr(part, item.name) for item in fields(part) if item.name not in ("name", "on")}
+    own = {f"method.{prefix}{name}={brief(value)}": name for name, value in values.items() if not is_dataclass(value)}
+    width, told = max(map(len, own), default=0), meanings(type(part))
+    rows = (f"{label}{setting:<{width}}   {told.get(name, '').replace('``', '`')}" for setting, name in own.items())
+    return [row.rstrip() for row in rows]
+
+
+def written(term: AnyTerm) -> dict[str, str]:
+    """What a term is the product of in short: its lines, and its coefficient and whose trajectories it is about if unusual."""
+    own = {f.name: getattr(term, f.name) for f in fields(term) if f.name not in ("name", "coefficient", "on", *term.parts)}
+    cells = {"coefficient": brief(term.coefficient)} if term.coefficient != 1 else {}
+    cells |= {name: f"{name} {brief(value)}" for name, value in own.items()}
+    cells |= {name: brief(part) for name, part in term.parts.items()}
+    return cells | ({"on": f"on {_named(term.on)}"} if term.on != (Origin.POLICY,) else {})
+
+
+def _named(origins: tuple[Origin, ...]) -> str:
+    return ", ".join(origin.value for origin in origins)
 
 
 def difference(a: Method, b: Method) -> list[tuple[str, str, str]]:
-    """(line, in `a`, in `b`) for each line or number that differs; ``—`` where one has no such line."""
-    left, right = dict(a.lines()), dict(b.lines())
-    names = list(dict.fromkeys([*left, *right]))
-    return [(n, left.get(n, "—"), right.get(n, "—")) for n in names if left.get(n) != right.get(n)]
+    """(line or number, in `a`, in `b`) for each that differs; ``—`` where one has no such term."""
+    left, right = ({"" if i == 0 else term.name: term for i, term in enumerate(method.terms)} for method in (a, b))
+    return [row for name in dict.fromkeys([*left, *right]) for row in _differing(name, left.get(name), right.get(name))]
+
+
+def _differing(name: str, x: Any, y: Any) -> Iterator[tuple[str, str, str]]:
+    """What two parts of one kind differ in, down to their numbers; whole parts where they are of two kinds."""
+    if is_dataclass(x) and type(x) is type(y):
+        for item in fields(x):
+            if item.name != "name":
+                inner = (getattr(part, item.name) for part in (x, y))
+                yield from _differing(f"{name}.{item.name}".removeprefix("."), *inner)
+    elif x != y:
+        yield name or "the first term", _told(x), _told(y)
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "—"
+    if isinstance(value, tuple):
+        return _named(value)
+    return " · ".join(written(value).values()) if isinstance(value, AnyTerm) else brief(value)
 
 
 def _set(part: Any, path: list[str], value: Any, name: str) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -102,7 +105,31 @@ def signature(part: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    return signature(value) if is_dataclass(value) else f"{value:g}" if isinstance(value, float) else repr(value)
+    return signature(value) if is_dataclass(value) else number(value) if isinstance(value, float) else repr(value)
+
+
+def number(value: float) -> str:
+    """A number as short as it can be written without being another one."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+UNPRINTED = frozenset({"eps", "correction"})
+"""Fields that papers do not print: short forms leave them out where they are what they are by default."""
+
+
+def brief(value: Any) -> str:
+    """``Clip(0.2, 0.28)``: a part by its numbers in their order, or a number or choice as settings write it."""
+    if not is_dataclass(value):
+        return value if isinstance(value, str) else number(value)
+    inner: list[str] = []
+    for item in fields(value):
+        own = getattr(value, item.name)
+        if item.name not in UNPRINTED:
+            inner.append(brief(own))
+        elif own != item.default:
+            inner.append(f"{item.name}={brief(own)}")
+    return type(value).__name__ + (f"({', '.join(inner)})" if inner else "")
 
 
 @dataclass(frozen=True)
@@ -131,6 +158,21 @@ def describe(part: Any) -> Description:
             continue
         taking.append(line.strip())
     return Description(" ".join(summary), "\n".join(formula), " ".join(source).strip())
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """What the string under each field of a class says of it; nothing of a class that was not read from a file."""
+    try:
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except (OSError, TypeError):
+        return {}
+    assert isinstance(node, ast.ClassDef)
+    told: dict[str, str] = {}
+    for item, text in itertools.pairwise(node.body):
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(text, ast.Expr):
+            said = ast.literal_eval(text.value)
+            told[item.target.id] = " ".join(said.split())
+    return told
 
 
 def numbers(part: Any) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,6 @@
+import math
 import re
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -6,18 +8,28 @@ import torch
 from quatrain.config import ConfigError
 from quatrain.objective import (
     Clip,
+    Corrected,
     Current,
+    Desirable,
     EntropyBonus,
     Everywhere,
+    Filtered,
+    Gated,
+    ImplicitProcess,
     Method,
     Old,
+    One,
+    OverGreedy,
     PerSequence,
+    Reference,
     Relative,
     StayClose,
+    TeacherGap,
     Term,
     ValueLoss,
     difference,
 )
+from quatrain.objective.part import brief, describe
 from quatrain.types import Batch, Origin
 from tests.reference import Shape, draw
 
@@ -69,6 +81,88 @@ def test_settings_reach_the_term_that_they_name():
     assert TWO.terms[0].mask == Clip(0.2, 0.3)
 
 
+NESTED = Method(
+    Term(mask=Corrected(2.0, Clip()), advantage=Gated(Filtered(0.5, "length", Relative(scale="group")), "upto")),
+    Term(name="shown", advantage=Gated(One()), on=(Origin.DEMONSTRATION,)),
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"mask.of.high": 0.28}, NESTED.replace(mask=Corrected(2.0, Clip(0.2, 0.28)))),
+        ({"mask.high": math.inf}, NESTED.replace(mask=Corrected(math.inf, Clip()))),
+        ({"mask.high": "inf"}, NESTED.replace(mask=Corrected(math.inf, Clip()))),
+        ({"advantage.of.of.scale": "none"}, NESTED.replace(advantage=Gated(Filtered(0.5, "length", Relative()), "upto"))),
+        ({"shown.advantage.rate": 0.5}, Method(NESTED.terms[0], replace(NESTED.terms[1], advantage=Gated(One(), rate=0.5)))),
+    ],
+)
+def test_settings_reach_parts_of_parts(settings: dict, changed: Method):
+    assert NESTED.with_settings(settings) == changed
+    ((name, value),) = settings.items()
+    (row,) = difference(NESTED, changed)
+    assert row[0] == name
+    assert row[2] == str(value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask.of": 0.5}, "there is no setting 'method.mask.of': did you mean mask.of.low"),
+        ({"mask.of.of.high": 0.5}, "there is no setting 'method.mask.of.of.high': did you mean mask.of.high"),
+        ({"advantage.of.of.scale": "all"}, "method.advantage.of.of.scale = 'all' is not allowed: it should be 'none', 'group'"),
+        ({"advantage.of.share": 1.5}, "method.advantage.of.share = 1.5 is not allowed: it should be less than or equal to 1"),
+        ({"mask.high": 0.0}, "method.mask.high = 0.0 is not allowed: it should be greater than 0"),
+    ],
+)
+def test_bad_settings_of_parts_of_parts_are_explained(settings: dict, message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        NESTED.with_settings(settings)
+
+
+def test_explains_the_parts_of_parts_and_every_number_as_it_is_set():
+    text = NESTED.explain()
+    for part in (Corrected(), Clip(), Gated(), Filtered(), Relative(), One()):
+        about = describe(part)
+        assert all(said in text for said in (about.summary, about.source, *about.formula.splitlines()))
+    for name, value in NESTED.numbers():
+        (line,) = (line for line in text.splitlines() if line.split() and line.split()[0] == f"method.{name}={brief(value)}")
+        assert re.search(r"   [A-Z`].*\.$", line), f"{name} has no meaning"
+    assert "learns from   the policy's answers, demonstrations\n" in text
+    assert "needs         a reward, several answers to each prompt\n" in text
+
+
+def test_explains_a_part_that_was_not_read_from_a_file():
+    home = {"dataclass": dataclass, "__name__": "typed_in"}
+    exec('@dataclass(frozen=True)\nclass Mine(Base):\n    extra: float = 0.5\n    """More."""', home | {"Base": Clip}, home)
+    text = Method(Term(mask=home["Mine"]())).explain()
+    assert "  mask        Mine(low=0.2, high=0.2, extra=0.5)\n" in text
+    assert "              method.mask.extra=0.5\n" in text
+
+
+def test_explains_what_a_run_must_have():
+    method = Method(
+        Term(denominator=Current(), advantage=OverGreedy()),
+        Term(name="close", denominator=Reference(), advantage=TeacherGap()),
+        Term(name="process", advantage=ImplicitProcess()),
+        Term(name="liked", advantage=Desirable(), on=(Origin.RATED,)),
+        ValueLoss(),
+        paper="doi:10.1/2",
+        aka=("much", "more"),
+        status="reproduced",
+    )
+    lines = method.explain().splitlines()
+    assert "paper         https://doi.org/10.1/2" in lines
+    assert "also called   much, more" in lines
+    assert "status        reproduced: it equals the published loss, and logged runs show the claim" in lines
+    assert "learns from   the policy's answers, rated answers of the data set, such as pairs" in lines
+    assert "compares with the policy's greedy answer to each prompt, other prompts' answers" in lines
+    assert (
+        "needs         a reward, several answers to each prompt, a critic, a reference policy, a teacher, a process reward model"
+        in lines
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -79,7 +173,7 @@ def test_settings_reach_the_term_that_they_name():
         ({"mask.high": "wide"}, "method.mask.high = 'wide' is not allowed: it should be a valid number"),
         (
             {"advantage.scale": "galaxy"},
-            "method.advantage.scale = 'galaxy' is not allowed: it should be 'none', 'group' or 'batch'",
+            "method.advantage.scale = 'galaxy' is not allowed: it should be 'none', 'group', 'batch' or 'group_mean'",
         ),
     ],
 )
@@ -90,13 +184,31 @@ def test_bad_settings_are_explained(settings: dict, message: str):
 
 def test_difference_shows_only_what_differs():
     other = TWO.replace(denominator=Current()).with_settings({"mask.high": 0.2})
-    assert difference(TWO, other) == [
-        ("mask", "Clip(low=0.2, high=0.3)", "Clip(low=0.2, high=0.2)"),
-        ("denominator", "Old()", "Current()"),
-    ]
-    assert ("kl.denominator", "Current()", "—") in difference(TWO, Method(PLAIN))
-    assert difference(TWO, TWO.replace(on=(Origin.REPLAY, Origin.POLICY))) == [("on", "—", "replay, policy")]
+    assert difference(TWO, TWO) == []
+    assert difference(TWO, other) == [("mask.high", "0.3", "0.2"), ("denominator", "Old", "Current")]
+    assert difference(TWO, TWO.replace(on=(Origin.REPLAY, Origin.POLICY))) == [("on", "policy", "replay, policy")]
     assert difference(Method(ValueLoss()), Method(ValueLoss(clip=1))) == [("clip", "0.2", "1")]
+
+
+def test_difference_goes_into_the_parts_of_parts_as_far_as_they_are_of_one_kind():
+    one, other = (Method(PLAIN).replace(mask=Corrected(high, of)) for high, of in ((2.0, Clip(0.2, 0.28)), (math.inf, Clip())))
+    assert difference(one, other) == [("mask.high", "2", "inf"), ("mask.of.high", "0.28", "0.2")]
+    assert difference(one, one.replace(mask=Corrected(2.0, Everywhere()))) == [("mask.of", "Clip(0.2, 0.28)", "Everywhere")]
+    assert difference(one, one.with_settings({"mask.high": 2.0000001})) == [("mask.high", "2", "2.0000001")]
+
+
+def test_difference_shows_a_further_term_whole():
+    further = [
+        (EntropyBonus(coefficient=0.5, on=(Origin.RATED,)), "0.5 · PerToken · on rated"),
+        (ValueLoss(coefficient=1.0), "clip 0.2 · GAE(1, 0.95) · PerToken"),
+        (Term(name="kl", denominator=Current()), "Everywhere · Current · One · Token · PerToken"),
+    ]
+    for term, told in further:
+        assert difference(Method(PLAIN), Method(PLAIN, term)) == [(term.name, "—", told)]
+        assert difference(Method(PLAIN, term), Method(PLAIN)) == [(term.name, told, "—")]
+    penalty, bonus = (Method(PLAIN, term) for term in (further[2][0], EntropyBonus(name="kl", coefficient=1.0)))
+    assert difference(penalty, bonus) == [("kl", further[2][1], "PerToken")]
+    assert difference(Method(PLAIN), Method(EntropyBonus()))[0][0] == "the first term"
 
 
 def test_a_term_without_weight_is_off():
