@@ -428,6 +428,7 @@ METHODS: dict[str, Method] = {
         EntropyBonus(coefficient=0.001, reduce=PerToken(), on=_BOTH),
         paper="arXiv:2504.14945",
         claim="What its code computes: no clip, no deviation, over the budget of tokens, and an entropy bonus.",
+        note="Its code adds up the answers of each micro-batch; here it is their mean over the minibatch.",
     ),
     "srft": Method(
         Term(
@@ -447,28 +448,6 @@ METHODS: dict[str, Method] = {
         note="The paper does not say whose entropy it is: it is the mean over the answer, as in arXiv:2509.04419's code. The "
         "authors' code is said to have exp(+H) on imitation, too.",
     ),
-    "srft:hpt": Method(
-        Term(name="imitate", coefficient=0.5, denominator=Current(), advantage=ByEntropy(sign=-1), on=_SHOWN),
-        Term(
-            name="demonstrated",
-            mask=Shaped(gamma=0.1),
-            denominator=Unit(),
-            advantage=Pooled(Relative()),
-            reduce=Constant(tokens=8192),
-            on=_SHOWN,
-        ),
-        Term(
-            name="right",
-            coefficient=0.1,
-            denominator=Current(),
-            advantage=ByEntropy(1, Accepted(1.0)),
-            reduce=Constant(tokens=8192),
-        ),
-        Term(name="wrong", denominator=Current(), advantage=Rejected(1.0), reduce=Constant(tokens=8192)),
-        EntropyBonus(coefficient=0.001, reduce=PerToken(), on=_BOTH),
-        paper="arXiv:2506.19767",
-        claim="As the authors of HPT implement it: shaped demonstrations, no deviation, over the budget of tokens.",
-    ),
     "hpt": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Gated(_Z_SCORE, "above"), reduce=PerSequence()),
         Term(name="sft", denominator=Current(), advantage=Gated(One(), "upto"), reduce=PerSequence(), on=_SHOWN),
@@ -483,7 +462,8 @@ METHODS: dict[str, Method] = {
         EntropyBonus(coefficient=0.001, reduce=PerToken(), on=_BOTH),
         paper="arXiv:2509.04419",
         claim="What its code computes: no clip, no deviation, over the budget of tokens, and an entropy bonus.",
-        note="Its code drops the answers to imitated questions and the demonstrations of the others before the entropy bonus.",
+        note="Its code adds up the answers of each micro-batch, where here it is their mean over the minibatch, and drops those to "
+        "imitated questions, and the demonstrations of the others, before the entropy bonus.",
     ),
     "a_lol": Method(
         Term(
@@ -542,7 +522,15 @@ METHODS: dict[str, Method] = {
     ),
     "slic": Method(
         _preference("logp", Hinge(gap=1.0)),
-        Term(name="nll", coefficient=0.1, denominator=Current(), advantage=Accepted(1.0), reduce=Constant(), on=_RATED),
+        Term(
+            name="nll",
+            coefficient=0.1,
+            denominator=Current(),
+            advantage=Accepted(1.0),
+            likelihood=Sequence(),
+            reduce=PerCreditedToken(),
+            on=_RATED,
+        ),
         paper="arXiv:2305.10425",
         claim="A hinge on sequence likelihoods and some imitation match RL from feedback at a fraction of its cost.",
         aka=("slic_hf",),

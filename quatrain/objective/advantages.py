@@ -189,7 +189,8 @@ class BetaNormalized:
 
         Â = (R − p) / f(p; α, β),  α = max(1, 1 + a/3),  β = max(1, 1 + b/3);  Beta(a, b) has the mean and variance of the p
 
-    Source: arXiv:2506.02864 (BNPO), section 4; the bounds on α, β and 1/f ≤ 10⁶ are its code's. Rewards lie in [0, 1].
+    Source: arXiv:2506.02864 (BNPO), section 4; the bounds on α, β and 1/f ≤ 10⁶ are its code's. Rewards lie in [0, 1],
+    and where they do not, p is the nearer end.
 
     Where the groups are less than two or fare alike, f = 1.
     """
@@ -202,7 +203,7 @@ class BetaNormalized:
         assert view.batch.reward is not None
         index, _ = view.group()
         of = Statistics(view.batch.reward.double(), index, view.included)
-        rate = of.mean
+        rate = of.mean.clamp(0, 1)
         first = view.included & (torch.arange(len(index), device=index.device) == _first(index, view.included))
         rates = rate[first]  # one for each group
         spread = rates.var() if len(rates) > 1 else rates.new_zeros(())

@@ -257,7 +257,7 @@ class CovarianceDrop:
 
     Source: arXiv:2505.22617 (Clip-Cov), eq. 10 to 12; at least one is drawn where there is any, as in its code.
 
-    The draw is a hash of log π_rollout, so that it is the same in whatever order and split the actions are read.
+    The draw is a hash of the log π_rollout of the answer so far, so that it is the same in whatever order and split they are read.
     """
 
     share: Share = 2e-4
@@ -275,20 +275,21 @@ class CovarianceDrop:
         return self.of.needs | {"logp_rollout"}
 
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        assert view.batch.logp_rollout is not None
         cov = covariance(view, advantage)
         mask = self.of(view, ratio, advantage)
         candidates = (cov >= self.low) & (cov <= self.high) & (mask != 0)
         count = min(int(candidates.sum()), max(1, int(self.share * int(view.action.sum()))))
         chosen = candidates.flatten().nonzero()[:, 0]
-        order = lottery(view.batch.logp_rollout.flatten()[chosen]).argsort(stable=True)
+        order = lottery(view)[chosen].argsort(stable=True)
         drawn = torch.zeros_like(candidates).flatten().index_fill(0, chosen[order[:count]], True)
         return mask.where(~drawn.view_as(mask), 0)
 
 
-def lottery(logp: Float[Tensor, "K"]) -> Int[Tensor, "K"]:
-    """A number for each value that looks drawn at random and depends on its bits alone."""
-    bits = logp.double().view(torch.int64)
+def lottery(view: View) -> Int[Tensor, "BT"]:
+    """A number for each action that looks drawn at random and depends on its answer up to there alone."""
+    assert view.batch.logp_rollout is not None
+    so_far = view.batch.logp_rollout.double().where(view.action, 0).cumsum(1)
+    bits = so_far.view(torch.int64).flatten() ^ (view.action.cumsum(1).flatten() * 0x5851F42D4C957F2D)
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):  # the finalizer of SplitMix64
         bits = (bits ^ (bits >> shift)) * factor
     return bits ^ (bits >> 31)
@@ -300,7 +301,8 @@ class CovarianceTop:
 
         M = 1 if cov > 0 and rank(cov) ≤ share·N else 0;  cov = (log π − mean log π)·(Â − mean Â)
 
-    Source: arXiv:2505.22617 (KL-Cov), eq. 10 and 13; at least one is chosen, as in its code. Â is that of `advantage`.
+    Source: arXiv:2505.22617 (KL-Cov), eq. 10 and 13; at least one is chosen, as in its code. That the covariance must be above
+    0 is ours: without contrast nothing is chosen. Â is that of `advantage`.
     """
 
     share: Share = 2e-3
@@ -323,7 +325,7 @@ class CovarianceTop:
 
 @dataclass(frozen=True)
 class ByOrigin:
-    """One part for the policy's own actions, another one for demonstrated ones; of masks, denominators or advantages.
+    """One part for the policy's own actions, another one for demonstrated ones; both masks, or both denominators.
 
         M = policy's if the policy acted, demonstration's if somebody else did
 
