@@ -462,8 +462,8 @@ METHODS: dict[str, Method] = {
         EntropyBonus(coefficient=0.001, reduce=PerToken(), on=_BOTH),
         paper="arXiv:2509.04419",
         claim="What its code computes: no clip, no deviation, over the budget of tokens, and an entropy bonus.",
-        note="Its code adds up the answers of each micro-batch, where here it is their mean over the minibatch, and drops those to "
-        "imitated questions, and the demonstrations of the others, before the entropy bonus.",
+        note="Its code adds up the answers of each micro-batch, where here it is their mean over the minibatch, and drops "
+        "those to imitated questions, and the demonstrations of the others, before the entropy bonus.",
     ),
     "a_lol": Method(
         Term(

@@ -257,7 +257,7 @@ class CovarianceDrop:
 
     Source: arXiv:2505.22617 (Clip-Cov), eq. 10 to 12; at least one is drawn where there is any, as in its code.
 
-    The draw is a hash of the log π_rollout of the answer so far, so that it is the same in whatever order and split they are read.
+    The draw is a hash of the log π_rollout of the answer so far, so that it is the same in any order and split.
     """
 
     share: Share = 2e-4
