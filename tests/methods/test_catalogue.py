@@ -25,9 +25,17 @@ def test_every_name_resolves_however_it_is_written(name: str, key: str):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_row_says_where_it_is_from_and_what_for(name: str):
     row = METHODS[name]
-    assert re.fullmatch(r"arXiv:\d{4}\.\d{5}|doi:10\.\S+", row.paper)
+    assert re.fullmatch(r"arXiv:(\d{4}\.\d{5}|[a-z]+/\d{7})|doi:10\.\S+|https://\S+", row.paper)
     assert re.fullmatch(r"[A-Z].+\.", row.claim)
-    assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+    assert re.fullmatch(r"[a-z][a-z0-9_]*(:[a-z]+)?", name)
+
+
+def test_a_variant_is_another_form_of_its_row():
+    for name, row in METHODS.items():
+        base, _, form = name.partition(":")
+        if form:
+            assert METHODS[base].paper == row.paper
+            assert list(METHODS).index(base) < list(METHODS).index(name)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

@@ -1,0 +1,352 @@
+"""The bibliography: the papers that rows are keyed by, as data.
+
+Titles and names are in BibTeX's notation: braces keep capitals, names are "Family, Given" and joined by "and".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+_SKIPPED = {"a", "an", "the", "on", "in", "of", "for", "to", "is"}
+"""Words that a key does not take from a title."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a reference says of a paper besides its number."""
+
+    title: str
+    author: str
+    year: int
+    journal: str = ""
+    booktitle: str = ""
+    """The conference."""
+    series: str = ""
+    volume: str = ""
+    number: str = ""
+    pages: str = ""
+    howpublished: str = ""
+    doi: str = ""
+    url: str = ""
+
+    @property
+    def key(self) -> str:
+        """``shao2024deepseekmath``: the first author, the year, the title's first word that says something."""
+        family = self.author.partition(" and ")[0].partition(",")[0]
+        words = (_letters(word) for word in self.title.split())
+        return f"{_letters(family)}{self.year}{next(word for word in words if word not in _SKIPPED)}"
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z]", "", text.lower())
+
+
+def bibtex(paper: str) -> str:
+    """The BibTeX entry of a paper by its number, such as ``arXiv:2402.03300``."""
+    entry = PAPERS[paper]
+    kind = "article" if entry.journal else "inproceedings" if entry.booktitle else "misc"
+    values = {field.name: str(getattr(entry, field.name)) for field in fields(entry)}
+    scheme, _, number = paper.partition(":")
+    match scheme:
+        case "arXiv":
+            values |= {"eprint": number, "archivePrefix": "arXiv"}
+        case "doi":
+            values["doi"] = number
+        case _:
+            values["url"] = paper
+    rows = (f"  {name} = {{{value}}}," for name, value in values.items() if value)
+    return "\n".join([f"@{kind}{{{entry.key},", *rows, "}"])
+
+
+PAPERS: dict[str, Paper] = {
+    "arXiv:2203.02155": Paper(
+        "Training Language Models to Follow Instructions with Human Feedback",
+        "Ouyang, Long and Wu, Jeff and Jiang, Xu and Almeida, Diogo and Wainwright, Carroll L. and Mishkin, Pamela and Zhang, "
+        "Chong and Agarwal, Sandhini and Slama, Katarina and Ray, Alex and Schulman, John and Hilton, Jacob and Kelton, Fraser "
+        "and Miller, Luke and Simens, Maddie and Askell, Amanda and Welinder, Peter and Christiano, Paul and Leike, Jan and "
+        "Lowe, Ryan",
+        2022,
+        booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:2508.05629": Paper(
+        "On the Generalization of {SFT}: A Reinforcement Learning Perspective with Reward Rectification",
+        "Wu, Yongliang and Zhou, Yizhou and Ziheng, Zhou and Peng, Yingzhe and Ye, Xinyu and Hu, Xinting and Zhu, Wenbo and "
+        "Qi, Lu and Yang, Ming-Hsuan and Yang, Xu",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2308.01825": Paper(
+        "Scaling Relationship on Learning Mathematical Reasoning with Large Language Models",
+        "Yuan, Zheng and Yuan, Hongyi and Li, Chengpeng and Dong, Guanting and Lu, Keming and Tan, Chuanqi and Zhou, Chang and "
+        "Zhou, Jingren",
+        2023,
+    ),
+    "doi:10.1007/BF00992696": Paper(
+        "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
+        "Williams, Ronald J.",
+        1992,
+        journal="Machine Learning",
+        volume="8",
+        number="3--4",
+        pages="229--256",
+    ),
+    "arXiv:cs/0204043": Paper(
+        "Learning from Scarce Experience",
+        "Peshkin, Leonid and Shelton, Christian R.",
+        2002,
+        booktitle="International Conference on Machine Learning",
+        pages="498--505",
+    ),
+    "arXiv:2501.03262": Paper(
+        "{REINFORCE++}: Stabilizing Critic-Free Policy Optimization with Global Advantage Normalization",
+        "Hu, Jian and Liu, Jason Klein and Xu, Haotian and Shen, Wei",
+        2025,
+    ),
+    "arXiv:2402.14740": Paper(
+        "Back to Basics: Revisiting {REINFORCE}-Style Optimization for Learning from Human Feedback in {LLMs}",
+        r"Ahmadian, Arash and Cremer, Chris and Gall{\'e}, Matthias and Fadaee, Marzieh and Kreutzer, Julia and Pietquin, "
+        r"Olivier and {\"U}st{\"u}n, Ahmet and Hooker, Sara",
+        2024,
+        booktitle="Annual Meeting of the Association for Computational Linguistics",
+    ),
+    "arXiv:2310.10505": Paper(
+        "{ReMax}: A Simple, Effective, and Efficient Reinforcement Learning Method for Aligning Large Language Models",
+        "Li, Ziniu and Xu, Tian and Zhang, Yushun and Lin, Zhihang and Yu, Yang and Sun, Ruoyu and Luo, Zhi-Quan",
+        2024,
+        booktitle="International Conference on Machine Learning",
+    ),
+    "arXiv:2505.23585": Paper(
+        "On-Policy {RL} with Optimal Reward Baseline",
+        "Hao, Yaru and Dong, Li and Wu, Xun and Huang, Shaohan and Chi, Zewen and Wei, Furu",
+        2025,
+    ),
+    "arXiv:2504.02546": Paper(
+        "{GPG}: A Simple and Strong Reinforcement Learning Baseline for Model Reasoning",
+        "Chu, Xiangxiang and Huang, Hailang and Zhang, Xiao and Wei, Fei and Wang, Yong",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2602.02710": Paper(
+        "Maximum Likelihood Reinforcement Learning",
+        "Tajwar, Fahim and Zeng, Guanning and Zhou, Yueer and Song, Yuda and Arora, Daman and Jiang, Yiding and Schneider, "
+        "Jeff and Salakhutdinov, Ruslan and Feng, Haiwen and Zanette, Andrea",
+        2026,
+    ),
+    "arXiv:2402.03300": Paper(
+        "{DeepSeekMath}: Pushing the Limits of Mathematical Reasoning in Open Language Models",
+        "Shao, Zhihong and Wang, Peiyi and Zhu, Qihao and Xu, Runxin and Song, Junxiao and Bi, Xiao and Zhang, Haowei and "
+        "Zhang, Mingchuan and Li, Y. K. and Wu, Y. and Guo, Daya",
+        2024,
+    ),
+    "arXiv:2503.20783": Paper(
+        "Understanding {R1-Zero}-Like Training: A Critical Perspective",
+        "Liu, Zichen and Chen, Changyu and Li, Wenjun and Qi, Penghui and Pang, Tianyu and Du, Chao and Lee, Wee Sun and Lin, "
+        "Min",
+        2025,
+        booktitle="Conference on Language Modeling",
+    ),
+    "arXiv:2506.02864": Paper(
+        "{BNPO}: Beta Normalization Policy Optimization",
+        "Xiao, Changyi and Zhang, Mengdi and Cao, Yixin",
+        2025,
+    ),
+    "arXiv:2508.08221": Paper(
+        "Part {I}: Tricks or Traps? {A} Deep Dive into {RL} for {LLM} Reasoning",
+        "Liu, Zihe and Liu, Jiashun and He, Yancheng and Wang, Weixun and Liu, Jiaheng and Pan, Ling and Hu, Xinyu and Xiong, "
+        "Shaopan and Huang, Ju and Hu, Jian and Huang, Shengyi and Yang, Siran and Wang, Jiamang and Su, Wenbo and Zheng, Bo",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2503.14476": Paper(
+        "{DAPO}: An Open-Source {LLM} Reinforcement Learning System at Scale",
+        "Yu, Qiying and Zhang, Zheng and Zhu, Ruofei and Yuan, Yufeng and Zuo, Xiaochen and Yue, Yu and Fan, Tiantian and Liu, "
+        "Gaohong and Liu, Lingjun and Liu, Xin and Lin, Haibin and Lin, Zhiqi and Ma, Bole and Sheng, Guangming and Tong, "
+        "Yuxuan and Zhang, Chi and Zhang, Mofan and Zhang, Wang and Zhu, Hang and Zhu, Jinhua and Chen, Jiaze and Chen, "
+        "Jiangjie and Wang, Chengyi and Yu, Hongli and Dai, Weinan and Song, Yuxuan and Wei, Xiangpeng and Zhou, Hao and Liu, "
+        "Jingjing and Ma, Wei-Ying and Zhang, Ya-Qin and Yan, Lin and Qiao, Mu and Wu, Yonghui and Wang, Mingxuan",
+        2025,
+        booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:1912.09729": Paper(
+        "Mastering Complex Control in {MOBA} Games with Deep Reinforcement Learning",
+        "Ye, Deheng and Liu, Zhao and Sun, Mingfei and Shi, Bei and Zhao, Peilin and Wu, Hao and Yu, Hongsheng and Yang, "
+        "Shaojie and Wu, Xipeng and Guo, Qingwei and Chen, Qiaobo and Yin, Yinyuting and Zhang, Hao and Shi, Tengfei and Wang, "
+        "Liang and Fu, Qiang and Yang, Wei and Huang, Lanxiao",
+        2020,
+        booktitle="AAAI Conference on Artificial Intelligence",
+        volume="34",
+        number="4",
+        pages="6672--6679",
+    ),
+    "arXiv:2507.18071": Paper(
+        "Group Sequence Policy Optimization",
+        "Zheng, Chujie and Liu, Shixuan and Li, Mingze and Chen, Xiong-Hui and Yu, Bowen and Gao, Chang and Dang, Kai and Liu, "
+        "Yuqiong and Men, Rui and Yang, An and Zhou, Jingren and Lin, Junyang",
+        2025,
+    ),
+    "arXiv:2602.05261": Paper(
+        "Length-Unbiased Sequence Policy Optimization: Revealing and Controlling Response Length Variation in {RLVR}",
+        "Liu, Fanfan and Yin, Youyang and Shi, Peng and Yang, Siqi and Zeng, Zhixiong and Qiu, Haibo",
+        2026,
+    ),
+    "arXiv:2507.20673": Paper(
+        "Geometric-Mean Policy Optimization",
+        "Zhao, Yuzhong and Liu, Yue and Liu, Junpeng and Chen, Jingye and Wu, Xun and Hao, Yaru and Lv, Tengchao and Huang, "
+        "Shaohan and Cui, Lei and Ye, Qixiang and Wan, Fang and Wei, Furu",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2508.09726": Paper(
+        "Sample More to Think Less: Group Filtered Policy Optimization for Concise Reasoning",
+        "Shrivastava, Vaishnavi and Awadallah, Ahmed and Balachandran, Vidhisha and Garg, Shivam and Behl, Harkirat and "
+        "Papailiopoulos, Dimitris",
+        2025,
+    ),
+    "arXiv:2506.13585": Paper(
+        "{MiniMax-M1}: Scaling Test-Time Compute Efficiently with Lightning Attention",
+        "{MiniMax}",
+        2025,
+    ),
+    "arXiv:2511.20347": Paper(
+        "Soft Adaptive Policy Optimization",
+        "Gao, Chang and Zheng, Chujie and Chen, Xiong-Hui and Dang, Kai and Liu, Shixuan and Yu, Bowen and Yang, An and Bai, "
+        "Shuai and Zhou, Jingren and Lin, Junyang",
+        2025,
+    ),
+    "arXiv:2505.22617": Paper(
+        "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models",
+        "Cui, Ganqu and Zhang, Yuchen and Chen, Jiacheng and Yuan, Lifan and Wang, Zhi and Zuo, Yuxin and Li, Haozhan and Fan, "
+        "Yuchen and Chen, Huayu and Chen, Weize and Liu, Zhiyuan and Peng, Hao and Bai, Lei and Ouyang, Wanli and Cheng, Yu "
+        "and Zhou, Bowen and Ding, Ning",
+        2025,
+    ),
+    "https://fengyao.notion.site/off-policy-rl": Paper(
+        "Your Efficient {RL} Framework Secretly Brings You Off-Policy {RL} Training",
+        "Yao, Feng and Liu, Liyuan and Zhang, Dinghuai and Dong, Chengyu and Shang, Jingbo and Gao, Jianfeng",
+        2025,
+        howpublished="Blog post",
+    ),
+    "arXiv:2110.00641": Paper(
+        "Batch size-invariance for policy optimization",
+        "Hilton, Jacob and Cobbe, Karl and Schulman, John",
+        2022,
+        booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:2503.14286": Paper(
+        "Tapered Off-Policy {REINFORCE}: Stable and efficient reinforcement learning for {LLM}s",
+        r"Le Roux, Nicolas and Bellemare, Marc G. and Lebensold, Jonathan and Bergeron, Arnaud and Greaves, Joshua and "
+        r"Fr{\'e}chette, Alex and Pelletier, Carolyne and Thibodeau-Laufer, Eric and Toth, S{\'a}ndor and Work, Sam",
+        2025,
+    ),
+    "arXiv:2602.04879": Paper(
+        "Rethinking the Trust Region in {LLM} Reinforcement Learning",
+        "Qi, Penghui and Zhou, Xiangxin and Liu, Zichen and Pang, Tianyu and Du, Chao and Lin, Min and Lee, Wee Sun",
+        2026,
+        booktitle="International Conference on Machine Learning",
+        series="Proceedings of Machine Learning Research",
+        volume="306",
+    ),
+    "arXiv:1707.06347": Paper(
+        "Proximal Policy Optimization Algorithms",
+        "Schulman, John and Wolski, Filip and Dhariwal, Prafulla and Radford, Alec and Klimov, Oleg",
+        2017,
+    ),
+    "arXiv:2504.05118": Paper(
+        "{VAPO}: Efficient and Reliable Reinforcement Learning for Advanced Reasoning Tasks",
+        "Yue, Yu and Yuan, Yufeng and Yu, Qiying and Zuo, Xiaochen and Zhu, Ruofei and Xu, Wenyuan and Chen, Jiaze and Wang, "
+        "Chengyi and Fan, TianTian and Du, Zhengyin and Wei, Xiangpeng and Yu, Xiangyu and Liu, Gaohong and Liu, Juncai and "
+        "Liu, Lingjun and Lin, Haibin and Lin, Zhiqi and Ma, Bole and Zhang, Chi and Zhang, Mofan and Zhang, Wang and Zhu, "
+        "Hang and Zhang, Ru and Liu, Xin and Wang, Mingxuan and Wu, Yonghui and Yan, Lin",
+        2025,
+    ),
+    "arXiv:2502.01456": Paper(
+        "Process Reinforcement through Implicit Rewards",
+        "Cui, Ganqu and Yuan, Lifan and Wang, Zefan and Wang, Hanbin and Zhang, Yuchen and Chen, Jiacheng and Li, Wendi and "
+        "He, Bingxiang and Fan, Yuchen and Yu, Tianyu and Xu, Qixin and Chen, Weize and Yuan, Jiarui and Chen, Huayu and "
+        "Zhang, Kaiyan and Lv, Xingtai and Wang, Shuo and Yao, Yuan and Han, Xu and Peng, Hao and Cheng, Yu and Liu, Zhiyuan "
+        "and Sun, Maosong and Zhou, Bowen and Ding, Ning",
+        2025,
+    ),
+    "arXiv:2412.01981": Paper(
+        "Free Process Rewards without Process Labels",
+        "Yuan, Lifan and Li, Wendi and Chen, Huayu and Cui, Ganqu and Ding, Ning and Zhang, Kaiyan and Zhou, Bowen and Liu, "
+        "Zhiyuan and Peng, Hao",
+        2025,
+        booktitle="International Conference on Machine Learning",
+        series="Proceedings of Machine Learning Research",
+        volume="267",
+        pages="73511--73525",
+    ),
+    "doi:10.64434/tml.20251026": Paper(
+        "On-Policy Distillation",
+        "Lu, Kevin and {Thinking Machines Lab}",
+        2025,
+        howpublished="Thinking Machines Lab: Connectionism",
+        url="https://thinkingmachines.ai/blog/on-policy-distillation",
+    ),
+    "arXiv:2504.14945": Paper(
+        "Learning to Reason under Off-Policy Guidance",
+        "Yan, Jianhao and Li, Yafu and Hu, Zican and Wang, Zhi and Cui, Ganqu and Qu, Xiaoye and Cheng, Yu and Zhang, Yue",
+        2025,
+        booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:2506.19767": Paper(
+        "{SRFT}: A Single-Stage Method with Supervised and Reinforcement Fine-Tuning for Reasoning",
+        "Fu, Yuqian and Chen, Tinghong and Chai, Jiajun and Wang, Xihuai and Tu, Songjun and Yin, Guojun and Lin, Wei and "
+        "Zhang, Qichao and Zhu, Yuanheng and Zhao, Dongbin",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2509.04419": Paper(
+        "Towards a Unified View of Large Language Model Post-Training",
+        "Lv, Xingtai and Zuo, Yuxin and Sun, Youbang and Liu, Hongyi and Wei, Yuntian and Chen, Zhekai and He, Lixuan and Zhu, "
+        "Xuekai and Zhang, Kaiyan and Wang, Bingning and Ding, Ning and Zhou, Bowen",
+        2025,
+    ),
+    "arXiv:2305.14718": Paper(
+        "Leftover Lunch: Advantage-based Offline Reinforcement Learning for Language Models",
+        "Baheti, Ashutosh and Lu, Ximing and Brahman, Faeze and Le Bras, Ronan and Sap, Maarten and Riedl, Mark",
+        2024,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2305.18290": Paper(
+        "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+        "Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Manning, Christopher D. and Ermon, Stefano and Finn, Chelsea",
+        2023,
+        booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:2310.12036": Paper(
+        "A General Theoretical Paradigm to Understand Learning from Human Preferences",
+        r"Gheshlaghi Azar, Mohammad and Rowland, Mark and Piot, Bilal and Guo, Daniel and Calandriello, Daniele and Valko, "
+        r"Michal and Munos, R{\'e}mi",
+        2024,
+        booktitle="International Conference on Artificial Intelligence and Statistics",
+    ),
+    "arXiv:2405.14734": Paper(
+        "{SimPO}: Simple Preference Optimization with a Reference-Free Reward",
+        "Meng, Yu and Xia, Mengzhou and Chen, Danqi",
+        2024,
+        booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:2403.07691": Paper(
+        "{ORPO}: Monolithic Preference Optimization without Reference Model",
+        "Hong, Jiwoo and Lee, Noah and Thorne, James",
+        2024,
+        booktitle="Conference on Empirical Methods in Natural Language Processing",
+        pages="11170--11189",
+        doi="10.18653/v1/2024.emnlp-main.626",
+    ),
+    "arXiv:2305.10425": Paper(
+        "{SLiC-HF}: Sequence Likelihood Calibration with Human Feedback",
+        "Zhao, Yao and Joshi, Rishabh and Liu, Tianqi and Khalman, Misha and Saleh, Mohammad and Liu, Peter J.",
+        2023,
+    ),
+    "arXiv:2402.01306": Paper(
+        "{KTO}: Model Alignment as Prospect Theoretic Optimization",
+        "Ethayarajh, Kawin and Xu, Winnie and Muennighoff, Niklas and Jurafsky, Dan and Kiela, Douwe",
+        2024,
+        booktitle="International Conference on Machine Learning",
+    ),
+}
+"""Every paper by its number, as rows give it."""
