@@ -23,6 +23,7 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.bound import Bound, Weights
+from quatrain.objective.composition import RULES, Finding, Meaning, Rule, check, meaning, missing
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
@@ -48,6 +49,7 @@ from quatrain.objective.terms import EntropyBonus, Factors, Term, ValueLoss
 
 __all__ = [
     "GAE",
+    "RULES",
     "AboveValue",
     "Accepted",
     "BetaNormalized",
@@ -67,6 +69,7 @@ __all__ = [
     "Everywhere",
     "Factors",
     "Filtered",
+    "Finding",
     "Gated",
     "GeometricClip",
     "GeometricMean",
@@ -74,6 +77,7 @@ __all__ = [
     "ImplicitProcess",
     "LengthAdaptiveGAE",
     "Logistic",
+    "Meaning",
     "Method",
     "Old",
     "One",
@@ -90,6 +94,7 @@ __all__ = [
     "Relative",
     "ReturnToGo",
     "Rollout",
+    "Rule",
     "Sequence",
     "Shaped",
     "Signed",
@@ -109,7 +114,10 @@ __all__ = [
     "View",
     "Weights",
     "Whitened",
+    "check",
     "describe",
     "difference",
+    "meaning",
+    "missing",
     "signature",
 ]

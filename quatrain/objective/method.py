@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quatrain.config import ConfigError, nearest
 from quatrain.objective.bound import Bound
+from quatrain.objective.composition import check, meaning, refuse
 from quatrain.objective.part import brief, describe, meanings, numbers, signature
 from quatrain.objective.terms import AnyTerm, Target, Term
 from quatrain.types import Batch, Origin
@@ -77,6 +78,7 @@ class Method:
         about = {"paper": paper, "claim": claim, "aka": aka, "status": status, "note": note}
         for name, value in {"terms": terms, **about}.items():
             object.__setattr__(self, name, value)
+        refuse(self.active)
 
     @property
     def link(self) -> str:
@@ -191,7 +193,8 @@ class Method:
             text += _paragraph(term.target, term, prefix) if not isinstance(term, Term) else _settings(term, prefix, " " * 14)
             for line, part in term.parts.items():
                 text += _paragraph(line, part, f"{prefix}{line}.")
-        return "\n".join(text)
+        found = check(self)
+        return "\n".join([*text, *([""] if found else []), *map(str, found)])
 
     def _facts(self) -> dict[str, str]:
         needed = [said for name, said in NEEDED.items() if name in self.needs]
@@ -202,6 +205,7 @@ class Method:
             "learns from": ", ".join(said for origin, said in SAID.items() if origin in self.origins),
             "compares with": ", ".join(said for origin, said in SAID.items() if origin in self.reads),
             "needs": ", ".join(needed),
+            "gradient": str(meaning(self)),
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
