@@ -5,7 +5,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format format-check lint types generated-check docs test-browser clean
+.PHONY: demo test check format format-check lint types generated-check exactness docs test-browser clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
@@ -32,6 +32,10 @@ types: $(VENV)/.dev
 
 generated-check: $(VENV)/.dev
 	$(BIN)/python -m tools.generate --check
+
+exactness: $(VENV)/.dev  ## every row against the exact gradient again, a few minutes; after a change to the catalogue
+	OMP_NUM_THREADS=1 $(BIN)/quatrain oracle --fixed-points --json docs/exactness.json
+	$(BIN)/python -m tools.generate
 
 docs: $(VENV)/.dev  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

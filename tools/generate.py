@@ -21,12 +21,16 @@ from typing import Any
 import quatrain
 from quatrain.cli import parser
 from quatrain.commands.catalogue import markdown
+from quatrain.commands.exactness import BETA, estimates_table, fixed_points_table
 from quatrain.config import RunConfig
+from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World
 from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, reductions
 from quatrain.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
+EXACTNESS = ROOT / "docs/exactness.json"
+"""What `make exactness` found."""
 NOTE = "<!-- Written by tools/generate.py. -->\n\n"
 
 FIRST = (
@@ -79,6 +83,48 @@ def cost() -> str:
     blocks = dict(re.findall(r'```python title="([^"]+\.py)"\n(.*?)```', page, re.DOTALL))
     lines = sum(bool(line.strip()) for block in blocks.values() for line in block.splitlines()) + 2
     return f"**{len(blocks)} files, {lines} lines**, blank ones not counted."
+
+
+def worlds() -> str:
+    """The worlds in which methods are measured: each answer, its probability and its reward."""
+    return _markdown(_answers({"first prompt": TINY.of(0), "second prompt": TINY.of(1), "one token": ONE_TOKEN}))
+
+
+def _answers(worlds: dict[str, World]) -> Iterator[list[str]]:
+    yield ["", "answer", "tokens", "π", "π_ref", "reward", f"π_ref·exp(r/β)/Z, β = {BETA:g}"]
+    for name, world in worlds.items():
+        columns = (world.probability, world.logp_ref.sum(2).exp(), world.reward, world.posterior(BETA))
+        for n, text in enumerate(world.answers):
+            yield [name, "".join(map(str, text)), str(len(text)), *(f"{column[0, n].item():.3g}" for column in columns)]
+
+
+def exactness() -> str:
+    """Every row's estimates against the exact gradient, one table for each staleness."""
+    found = json.loads(EXACTNESS.read_text())
+    titles = {k: f"### Sampled {k} update{'s' * (k > 1)} ago" if k else "### On-policy" for k in found["staleness"]}
+    return "\n\n".join(text for k, title in titles.items() for text in (title, _markdown(estimates_table(found, k))))
+
+
+def unfit() -> str:
+    """Which rows are not measured, and why."""
+    return _reasons(json.loads(EXACTNESS.read_text())["unfit"])
+
+
+def _reasons(why: dict[str, str]) -> str:
+    return "\n".join(
+        f"* {', '.join(f'`{name}`' for name in why if why[name] == reason)}: {reason}." for reason in dict.fromkeys(why.values())
+    )
+
+
+def fixed_points() -> str:
+    """How far from the posterior training with a KL penalty ends, and of which rows it is not known."""
+    found = json.loads(EXACTNESS.read_text())
+    return f"{_markdown(fixed_points_table(found))}\n\nNot followed:\n\n{_reasons(found['unfollowed'])}"
+
+
+def _markdown(rows: Iterator[list[str]]) -> str:
+    head = next(rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
 
 
 def command_line() -> str:
@@ -250,6 +296,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "expectations": expectations,
     "claims": claims,
     "cost": cost,
+    "worlds": worlds,
+    "exactness": exactness,
+    "unfit": unfit,
+    "fixed-points": fixed_points,
 }
 PAGES: dict[str, Callable[[], str]] = {
     "docs/parts/masks.md": parts_page("Masks", masks),

@@ -14,9 +14,10 @@ from rich.progress import track
 from rich.table import Table
 
 from quatrain.config import ConfigError
-from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, distance, estimate, fixed_point, unfit
+from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, NoFixedPoint, World, distance, estimate, fixed_point, unfit
 from quatrain.methods import METHODS, method
 from quatrain.objective import Constant, Current, Method, Relative, StayClose, Term
+from quatrain.types import Origin
 
 GROUP = 4
 """Answers to each prompt of a batch."""
@@ -57,6 +58,7 @@ def oracle(given: Namespace) -> None:
     for updates in found["staleness"]:
         console.print(_rich(f"sampled {updates} updates ago", estimates_table(found, updates)))
     if given.fixed_points:
+        found["unfollowed"] = {n: unfollowed(row) for n, row in rows.items() if "logp_ref" in row.needs and unfollowed(row)}
         found["fixed_points"] = measure_fixed_points(rows)
         console.print(_rich("distance of the fixed point from π_ref·exp(r/β)/Z", fixed_points_table(found)))
     for name, reason in found["unfit"].items():
@@ -87,24 +89,40 @@ def measure_row(row: Method, staleness: int) -> dict[str, float]:
     return {name: _rounded(getattr(found, name)) for name in _COLUMNS}
 
 
-def measure_fixed_points(rows: Mapping[str, Method]) -> dict[str, list[float]]:
+def measure_fixed_points(rows: Mapping[str, Method]) -> dict[str, list[float | None]]:
     """How far from the posterior each way to bring in a KL penalty ends, and each of `rows` that reads a reference.
 
-    In answers of one token, and of up to three.
+    In answers of one token, and of up to three; None where it comes to no end.
     """
-    ways = WAYS | {name: (_weighted(row), 0.0) for name, row in rows.items() if "logp_ref" in row.needs and not unfit(row)}
+    read = {name: (_weighted(row), 0.0) for name, row in rows.items() if "logp_ref" in row.needs and not unfollowed(row)}
     return {
-        name: [_rounded(distance(fixed_point(way, world, GROUP, folded), world.posterior(BETA))) for world in _WORLDS]
-        for name, (way, folded) in track(ways.items(), "following the gradient", transient=True)
+        name: [_distance(way, world, folded) for world in _WORLDS]
+        for name, (way, folded) in track((WAYS | read).items(), "ascending", transient=True)
     }
 
 
 _WORLDS = (ONE_TOKEN, TINY.of(0))
 
 
+def _distance(way: Method, world: World, folded: float) -> float | None:
+    try:
+        return _rounded(distance(fixed_point(way, world, GROUP, folded), world.posterior(BETA)))
+    except NoFixedPoint:
+        return None
+
+
+def unfollowed(row: Method) -> str:
+    """Why the fixed point of `row` is not found; empty where it is. Of rated answers there are pairs, and no critic of them."""
+    if row.origins != {Origin.RATED}:
+        return unfit(row)
+    if row.reads:
+        return f"compares with {' and '.join(sorted(origin.value for origin in row.reads))} trajectories"
+    return "needs values, which pairs of rated answers do not have" if "values" in row.needs else ""
+
+
 def _weighted(row: Method) -> Method:
-    """`row` with the weight of its KL penalty set to BETA, whether it is a term or inside of the reward."""
-    weights = [name for name, _ in row.numbers() if re.search(r"(^|\.)kl(\.coefficient)?$", name)]
+    """`row` with the weight of its KL penalty set to BETA: that of a term, of the reward, or of a preference's loss."""
+    weights = [name for name, _ in row.numbers() if re.search(r"(^|\.)(kl|kl\.coefficient|beta|tau)$", name)]
     return row.with_settings(dict.fromkeys(weights, BETA))
 
 
@@ -125,7 +143,7 @@ def fixed_points_table(found: Mapping[str, Any]) -> Iterator[list[str]]:
     """The head and the rows of the distances of fixed points."""
     yield ["the KL penalty", "answers of one token", "of up to three"]
     for name, distances in found["fixed_points"].items():
-        yield [name, *(f"{value:.3g}" for value in distances)]
+        yield [name, *("none found" if value is None else f"{value:.3g}" for value in distances)]
 
 
 def _rich(title: str, rows: Iterator[list[str]]) -> Table:

@@ -6,11 +6,10 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.integrate import solve_ivp
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -20,10 +19,11 @@ STEP = 0.25
 """How far one update moves the logits, along the exact gradient."""
 MOST = 100_000
 """More batches than this are not enumerated."""
-STANDSTILL = 500.0
-"""Until when a flow is followed."""
+PATIENCE = 500
+"""Steps after which a search for a fixed point is given up."""
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """What is measured: a method, or whatever else binds to a batch and then gives the weights of g = Σ w ∇log π + Σ w ∇H."""
 
@@ -257,13 +257,39 @@ def estimates(
     method: Estimator, sampler: World, current: World, group: int
 ) -> tuple[Float[Tensor, "K P S V"], Float[Tensor, "K"]]:
     """The gradient that `method` estimates at `current` from each batch that `sampler` can give, and the batch's probability."""
+    answer, probability = _batches(sampler.probability, group)
+    prompt = torch.arange(len(sampler.reward)).repeat_interleave(group)
+    return _gradients(method, sampler, current, prompt, answer, {}), probability
+
+
+def pair_estimates(method: Estimator, sampler: World, current: World) -> tuple[Float[Tensor, "K P S V"], Float[Tensor, "K"]]:
+    """The same from each pair of answers that `sampler` can give to its one prompt, the preferred one first.
+
+    The preferred one has the reward 1, the other 0; the preference is drawn with the probability σ(r⁺ − r⁻) (Bradley–Terry).
+    """
+    (chance,), (reward,) = sampler.probability, sampler.reward
+    answer = torch.cartesian_prod(*[torch.arange(len(reward))] * 2)
+    first, second = answer.T
+    probability = 2 * chance[first] * chance[second] * torch.sigmoid(reward[first] - reward[second])
+    labels = {"reward": torch.tensor([1.0, 0.0]).double(), "origin": torch.full((2,), Origin.RATED.code)}
+    return _gradients(method, sampler, current, torch.zeros(2, dtype=torch.int64), answer, labels), probability
+
+
+def _gradients(
+    method: Estimator,
+    sampler: World,
+    current: World,
+    prompt: Int[Tensor, "B"],
+    answer: Int[Tensor, "K B"],
+    labels: dict[str, Float[Tensor, "B"] | Int[Tensor, "B"]],
+) -> Float[Tensor, "K P S V"]:
+    """From each batch of answers to `prompt`, all of which have the `labels`."""
     known = sampler.fields(current)
     missing = sorted(method.needs - set(known))
     if missing:
         raise ValueError(f"the method needs {', '.join(missing)}, which no enumerated batch holds")
-    answer, probability = _batches(sampler.probability, group)
-    prompt = torch.arange(len(sampler.reward)).repeat_interleave(group)
     fields = {name: known[name][prompt, answer] for name in method.needs | {"action"}}
+    fields |= {name: label.expand(answer.shape) for name, label in labels.items()}
     logp = current.logp[prompt, answer]
     gradient = torch.zeros(len(answer), *current.logits.shape, dtype=torch.float64)
     for k in range(len(answer)):
@@ -271,7 +297,7 @@ def estimates(
         for weight, scores in ((weights.logp, current.scores), (weights.entropy, current.entropy_scores)):
             if weight is not None:
                 gradient[k].index_add_(0, prompt, torch.einsum("bt,btsv->bsv", weight, scores[prompt, answer[k]]))
-    return gradient, probability
+    return gradient
 
 
 def _batches(probability: Float[Tensor, "P N"], group: int) -> tuple[Int[Tensor, "K B"], Float[Tensor, "K"]]:
@@ -287,24 +313,37 @@ def _batches(probability: Float[Tensor, "P N"], group: int) -> tuple[Int[Tensor,
     return choice[together].flatten(1), chance[torch.arange(prompts), together].prod(1)
 
 
-def fixed_point(method: Estimator, world: World, group: int = 4, folded: float = 0.0) -> Float[Tensor, "P N"]:
-    """π of each answer where `method` comes to stand if it follows its expected gradient, always on-policy.
+class NoFixedPoint(ValueError):
+    """A search for a fixed point was given up."""
 
-        dθ/dt = E[g] / visits
+
+def fixed_point(method: Estimator, world: World, group: int = 4, folded: float = 0.0) -> Float[Tensor, "P N"]:
+    """π of each answer where `method` comes to stand if it ascends its expected gradient, always on-policy.
+
+        θ ← θ + rate · E[g] / visits
 
     Dividing by how often a choice is made (the natural gradient of a softmax) moves no fixed point and makes all parameters
-    equally fast. `folded` is the weight of a KL penalty in the reward. A policy that collapses ends at a vertex.
+    equally fast; the rate halves where the gradient turns back. `folded` is the weight of a KL penalty in the reward. What learns
+    from rated answers is given pairs of the reference policy's. A policy that collapses is returned when one answer has all but a
+    trillionth.
+
+    Raises:
+        NoFixedPoint: it does not come to stand.
     """
-
-    def velocity(_: float, logits: Any) -> Any:
-        here = world.at(torch.tensor(logits).view_as(world.logits))
-        found, probability = estimates(method, here.fold(folded) if folded else here, here, group)
-        return (torch.tensordot(probability, found, 1) / here.visits).flatten().numpy()
-
-    flow = solve_ivp(velocity, (0, STANDSTILL), world.logits.flatten().numpy(), method="LSODA", rtol=1e-6, atol=1e-9)
-    if not flow.success:
-        raise ValueError(f"the flow comes to no end: {flow.message}")
-    return world.at(torch.tensor(flow.y[:, -1]).view_as(world.logits)).probability
+    here, rate, before = world, 0.1, torch.zeros_like(world.logits)
+    for _ in range(PATIENCE):
+        if method.origins == {Origin.RATED}:
+            sampler = world.at(world.reference)
+            found, probability = pair_estimates(method, sampler, here)
+        else:
+            sampler = here.fold(folded) if folded else here
+            found, probability = estimates(method, sampler, here, group)
+        ascent = torch.tensordot(probability, found, 1) / sampler.visits
+        rate *= 0.5 if (ascent * before).sum() < 0 else 1.2
+        here, before = here.at(here.logits + rate * ascent), ascent
+        if (rate * ascent).abs().max() < 1e-10 or here.probability.amax(1).min() > 1 - 1e-12:
+            return here.probability
+    raise NoFixedPoint(f"the expected gradient does not come to stand in {PATIENCE} steps")
 
 
 def distance(p: Float[Tensor, "P N"], q: Float[Tensor, "P N"]) -> float:
