@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,16 +20,18 @@ class Case:
     batch: Batch
     logp: Tensor
     """[B, T] log π_θ."""
-    values: Tensor
+    values_now: Tensor
     """[B, T] the critic's value of each state."""
 
-    @property
-    def action(self) -> Tensor:
-        assert self.batch.action is not None
-        return self.batch.action
+    def __getattr__(self, name: str) -> Tensor:
+        """A field of the batch that is there."""
+        value = getattr(self.batch, name)
+        if value is None:
+            raise AttributeError(f"this minibatch has no {name}")
+        return value
 
     def rows(self, index: Tensor) -> Case:
-        return Case(self.batch.rows(index), self.logp[index], self.values[index])
+        return Case(self.batch.rows(index), self.logp[index], self.values_now[index])
 
     def with_batch(self, **fields: Tensor) -> Case:
         return replace(self, batch=self.batch.replace(**fields))
@@ -52,7 +53,7 @@ def sampled(seed: int, groups: tuple[int, ...] = (4, 4, 4)) -> Case:
     prompt_id = torch.arange(len(groups)).repeat_interleave(torch.tensor(groups))
     reward = uniform(-1, 2, rows).where(prompt_id != 0, 1.0)
     logp = -uniform(0.05, 4)
-    spread = torch.tensor([3e-4, 0.3, 2.0], dtype=torch.float64)[torch.arange(rows) % 3]
+    spread = torch.tensor([1e-3, 8e-3, 0.3, 2.0], dtype=torch.float64)[torch.arange(rows) % 4]
     log_ratio = spread[:, None] * uniform(-1, 1)
     log_ratio[torch.stack([reward.argmin(), reward.argmax()]), 0] = torch.tensor([12.0, 6.0], dtype=torch.float64).log()
     values = uniform(-1, 1)
@@ -74,7 +75,7 @@ def ragged(seed: int) -> Case:
     """Unequally many answers of each prompt, and the reward of the policy's most probable one."""
     case = sampled(seed, (5, 2, 4))
     greedy = torch.tensor([0.3, -0.2, 1.1], dtype=torch.float64)
-    return case.with_batch(reward_greedy=greedy[case.batch.prompt_id])
+    return case.with_batch(reward_greedy=greedy[case.prompt_id])
 
 
 def failing_greedily(seed: int) -> Case:
@@ -91,15 +92,19 @@ def with_a_single(seed: int) -> Case:
 def graded(seed: int) -> Case:
     """Answers that are right or wrong."""
     case = sampled(seed)
-    assert case.batch.reward is not None
-    return case.with_batch(reward=(case.batch.reward > 0.5).double())
+    return case.with_batch(reward=(case.reward > 0.5).double())
 
 
 def taught(seed: int) -> Case:
     """Answers whose reference policy is the teacher."""
     case = sampled(seed)
-    assert case.batch.logp_teacher is not None
-    return case.with_batch(logp_ref=case.batch.logp_teacher)
+    return case.with_batch(logp_ref=case.logp_teacher)
+
+
+def on_policy(seed: int) -> Case:
+    """Answers of the policy as it is now."""
+    case = sampled(seed)
+    return case.with_batch(logp_old=case.logp)
 
 
 def demonstrated(seed: int) -> Case:
@@ -118,6 +123,12 @@ def pairs(seed: int) -> Case:
     )
 
 
+def paired_samples(seed: int) -> Case:
+    """The same, of the policy's own answers."""
+    case = pairs(seed)
+    return case.with_batch(origin=torch.full((2 * PAIRS,), Origin.POLICY.code))
+
+
 def labelled(seed: int) -> Case:
     """Six good and four bad answers of ten prompts, and for each another prompt's answer, to measure the distance on."""
     case = sampled(seed, (20,))
@@ -126,10 +137,3 @@ def labelled(seed: int) -> Case:
         reward=(torch.arange(20) < 6).double(),
         origin=torch.tensor([Origin.RATED.code, Origin.MISMATCHED.code]).repeat_interleave(10),
     )
-
-
-def descent(loss: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """−∂L/∂x of a peer's loss at `at`, by autograd through the peer's own code."""
-    variable = at.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(variable), variable)
-    return -gradient

@@ -8,9 +8,20 @@ from types import MappingProxyType
 from typing import Any
 
 from oracles import with_trl as trl
-from oracles.case import demonstrated, failing_greedily, graded, labelled, pairs, ragged, taught, with_a_single
+from oracles.case import (
+    demonstrated,
+    failing_greedily,
+    graded,
+    labelled,
+    on_policy,
+    paired_samples,
+    pairs,
+    ragged,
+    taught,
+    with_a_single,
+)
 from oracles.comparison import Comparison
-from oracles.parts import AloneItsReward, OverRewarded
+from oracles.parts import AloneItsReward, CountingPrompts, OverRewarded
 from oracles.with_verl import Actor, Critic, Distiller, Imitator
 from quatrain.objective import (
     GAE,
@@ -30,7 +41,7 @@ from quatrain.objective import (
 )
 from quatrain.types import Origin
 
-_EPS = "1e-4 is added to the deviation of the rewards."
+_EPS = "1e-4 is added to the rewards' deviation, not 1e-6."
 _DUAL = "The clip is dual: a bad action whose ratio exceeds 3 has no gradient."
 _PER_TOKEN = "The mean is over the minibatch's tokens, not each group's."
 _WHITENED = "Advantages are whitened over the minibatch's tokens."
@@ -39,11 +50,13 @@ _REWARDED = "What is made up for is answers with a reward of 0, not groups witho
 
 _MEANS: Mapping[str, Any] = {"loss_agg_mode": "seq-mean-token-mean"}
 _SUMS: Mapping[str, Any] = {"loss_agg_mode": "seq-mean-token-sum"}
+_ALL_DRAWN: Mapping[str, Any] = {"mask.share": 1.0, "mask.low": 0.3, "mask.high": 1.0}
 _NO_DEVIATION: Mapping[str, Any] = {"norm_adv_by_std_in_grpo": False}
+_TV: Mapping[str, Any] = {**_NO_DEVIATION, "bypass_mode": True, "clip_ratio_low": 0.15, "clip_ratio_high": 0.15}
+_COV: Mapping[str, Any] = {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.3, "clip_cov_ub": 1.0}
 _GAE: Mapping[str, Any] = {"gamma": 1.0, "lam": 0.95}
 _CRITIC = Critic(_GAE | {"cliprange_value": 0.2})
 _UNBOUNDED = 1e9
-_TRL_SCORE = Relative(scale="group", eps=1e-4)
 _OPEN_KL = Term(name="kl", coefficient=0.04, denominator=Old(), advantage=StayClose("k2"), reduce=PerSequence())
 _NLL = Term(
     name="nll", coefficient=0.1, denominator=Current(), advantage=Accepted(1.0), reduce=PerCreditedToken(), on=(Origin.RATED,)
@@ -60,9 +73,13 @@ COMPARISONS: tuple[Comparison, ...] = (
         Actor(
             "remax",
             "bypass_mode",
-            _SUMS,
-            {"loss_type": "reinforce", "rollout_is": "sequence", "rollout_is_threshold": _UNBOUNDED},
-            bypass=True,
+            {
+                **_SUMS,
+                "bypass_mode": True,
+                "loss_type": "reinforce",
+                "rollout_is": "sequence",
+                "rollout_is_threshold": _UNBOUNDED,
+            },
         ),
         failing_greedily,
     ),
@@ -93,9 +110,10 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
         "rloo",
         trl.rloo(beta=0.0),
-        difference="The log-probability stands in a clipped ratio of whole sequences; they are one on-policy.",
+        difference="The ratio of whole sequences to π_old is clipped as PPO's.",
         as_theirs={"mask": Clip(0.2, 0.2), "denominator": Old()},
     ),
+    Comparison("rloo", trl.rloo(beta=0.0), on_policy),
     Comparison("rloo", Actor("rloo", "gpg", _SUMS), ragged),
     Comparison("remax", Actor("remax", "gpg", _SUMS), ragged),
     Comparison("opo", Actor("opo", "gpg", _SUMS), ragged),
@@ -113,13 +131,13 @@ COMPARISONS: tuple[Comparison, ...] = (
         trl.grpo(loss_type="grpo", beta=0.04),
         difference=f"{_EPS} The KL is multiplied by the ratio, which makes its gradient that of KL(π_θ‖π_ref); "
         "use_bias_correction_kl=False leaves it.",
-        as_theirs={"advantage": _TRL_SCORE, "kl": _OPEN_KL},
+        as_theirs={"advantage.eps": 1e-4, "kl": _OPEN_KL},
     ),
     Comparison(
         "grpo",
         trl.grpo(loss_type="grpo", beta=0.04, use_bias_correction_kl=False),
         difference=_EPS,
-        as_theirs={"advantage": _TRL_SCORE},
+        as_theirs={"advantage.eps": 1e-4},
     ),
     Comparison(
         "grpo",
@@ -161,7 +179,7 @@ COMPARISONS: tuple[Comparison, ...] = (
         trl.grpo(loss_type="bnpo", epsilon_high=0.28),
         graded,
         difference="What bears the name is a mean over the tokens of a device's batch; the advantage is GRPO's.",
-        as_theirs={"advantage": _TRL_SCORE, "reduce": PerToken()},
+        as_theirs={"advantage": Relative(scale="group", eps=1e-4), "reduce": PerToken()},
     ),
     Comparison(
         "lite_ppo",
@@ -225,16 +243,22 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
         "clip_cov",
         Actor(
-            "grpo", "clip_cov", {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.3, "clip_ratio_low": 1.0, "clip_ratio_high": _UNBOUNDED}
+            "grpo",
+            "clip_cov",
+            {**_COV, "clip_ratio_low": 1.0, "clip_ratio_high": _UNBOUNDED},
         ),
         ragged,
-        at={"mask.share": 1.0, "mask.low": 0.3},
+        at=_ALL_DRAWN,
     ),
     Comparison(
         "clip_cov:code",
-        Actor("grpo", "clip_cov", {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.3, "clip_ratio_low": 1.0, "clip_ratio_high": 1.0}),
+        Actor(
+            "grpo",
+            "clip_cov",
+            {**_COV, "clip_ratio_low": 1.0, "clip_ratio_high": 1.0},
+        ),
         ragged,
-        at={"mask.share": 1.0, "mask.low": 0.3},
+        at=_ALL_DRAWN,
     ),
     Comparison(
         "kl_cov",
@@ -263,14 +287,14 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison(
         "tis",
-        Actor("grpo", settings={"clip_ratio_high": 0.28}, correction={"rollout_is": "token", "rollout_is_threshold": 2.0}),
+        Actor("grpo", settings={"clip_ratio_high": 0.28, "rollout_is": "token", "rollout_is_threshold": 2.0}),
         ragged,
         difference=_DUAL,
         as_theirs={"mask": Corrected(2.0, DualClip(0.2, 0.28))},
     ),
     Comparison(
         "decoupled_ppo",
-        Actor("gae", settings=_GAE, correction={"rollout_is": "token", "rollout_is_threshold": _UNBOUNDED}),
+        Actor("gae", settings={**_GAE, "rollout_is": "token", "rollout_is_threshold": _UNBOUNDED}),
         ragged,
         difference=f"{_WHITENED} {_DUAL}",
         as_theirs={"mask": Corrected(math.inf, DualClip()), "advantage": Whitened(GAE())},
@@ -278,22 +302,12 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("decoupled_ppo", _CRITIC, ragged, difference=_APART, as_theirs={"value.coefficient": 1.0}, target="value"),
     Comparison(
         "dppo_tv",
-        Actor(
-            "grpo",
-            "dppo_tv",
-            _SUMS | _NO_DEVIATION | {"clip_ratio_low": 0.15, "clip_ratio_high": 0.15, "clip_ratio_c": _UNBOUNDED},
-            bypass=True,
-        ),
+        Actor("grpo", "dppo_tv", {**_TV, **_SUMS, "clip_ratio_c": _UNBOUNDED}),
         ragged,
     ),
     Comparison(
         "dppo_tv:code",
-        Actor(
-            "grpo",
-            "dppo_tv",
-            _NO_DEVIATION | {"clip_ratio_low": 0.15, "clip_ratio_high": 0.15, "clip_ratio_c": 10.0},
-            bypass=True,
-        ),
+        Actor("grpo", "dppo_tv", {**_TV, "clip_ratio_c": 10.0}),
         ragged,
     ),
     Comparison(
@@ -305,8 +319,15 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison("ppo", _CRITIC, ragged, difference=_APART, as_theirs={"value.coefficient": 1.0}, target="value"),
     Comparison(
+        "implicit_prm",
+        trl.dpo(loss_type=["bco_pair"], beta=0.05),
+        paired_samples,
+        difference="The two answers of a pair are added up; the row takes their mean.",
+        as_theirs={"coefficient": 2.0},
+    ),
+    Comparison(
         "opd",
-        Distiller({"loss_mode": "k1"}),
+        Distiller({"loss_mode": "k1", "use_task_rewards": False}),
         taught,
         difference="The teacher is compared with π_θ as it is now, under a dual clip of the ratio to π_old.",
         as_theirs={"mask": DualClip(), "denominator": Old(), "advantage": StayClose("k2")},
@@ -321,7 +342,13 @@ COMPARISONS: tuple[Comparison, ...] = (
     ),
     Comparison("ipo:mean", trl.dpo(loss_type=["ipo"]), pairs),
     Comparison("simpo", trl.cpo(loss_type="simpo", beta=2.0, simpo_gamma=0.5, cpo_alpha=0.0), pairs),
-    Comparison("orpo", trl.orpo(), pairs),
+    Comparison(
+        "orpo",
+        trl.orpo(),
+        pairs,
+        difference=f"The imitation counts the tokens of prompts, too; here {trl.PROMPT - 1} of each are predicted.",
+        as_theirs={"reduce": CountingPrompts(trl.PROMPT - 1)},
+    ),
     Comparison(
         "slic",
         trl.cpo(loss_type="hinge", beta=1.0, cpo_alpha=0.1),
@@ -339,12 +366,10 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "gfpo": "Neither filters a group before its statistics.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
-        "prime": "verl's is a recipe outside of its package.",
-        "implicit_prm": "verl's is a recipe outside of its package.",
+        "prime": "verl's package has its verifiers, and neither has its process reward.",
         "luffy": "Neither mixes demonstrations into a group.",
         "luffy:code": "Neither mixes demonstrations into a group.",
         "srft": "Neither weighs by entropy.",
-        "srft:hpt": "Neither weighs by entropy.",
         "hpt": "Neither chooses between imitation and reinforcement by the prompt.",
         "hpt:code": "Neither chooses between imitation and reinforcement by the prompt.",
         "a_lol": "Neither learns offline from advantages over the reference policy.",

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-from torch import Tensor
+from typing import Any, Literal
 
 from oracles.case import Case, sampled
+from oracles.peer import Peer
 from quatrain.methods import METHODS
 from quatrain.objective import Method
 
 TOLERANCE = 1e-6
 """Largest difference of any weight, in units of the largest weight."""
-SEEDS = range(3)
-
-
-class Peer(Protocol):
-    """A function of a peer with its settings."""
-
-    @property
-    def package(self) -> str: ...
-    @property
-    def function(self) -> str: ...
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
-    def __call__(self, case: Case) -> Tensor: ...
+SEEDS = range(8)
 
 
 @dataclass(frozen=True)
@@ -60,7 +47,7 @@ class Comparison:
     def gap(self, method: Method, seed: int) -> float:
         """The largest difference between the weights of `method` and theirs, in units of their largest weight."""
         case = self.data(seed)
-        weights = method.bind(case.batch).weights(case.logp, case.values if self.target == "value" else None)
+        weights = method.bind(case.batch).weights(case.logp, case.values_now if self.target == "value" else None)
         ours, theirs = getattr(weights, self.target), self.theirs(case)
         return float((ours - theirs).abs().max() / theirs.abs().max())
 

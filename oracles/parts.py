@@ -53,3 +53,23 @@ class OverRewarded:
         assert view.batch.reward is not None
         rewarded = view.included & (view.batch.reward != 0)
         return self.of(view, actions) * view.included.sum() / rewarded.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class CountingPrompts:
+    """Every token of the answers that have an advantage counts the same, those of their prompts included.
+
+        c = 1 / Σ_{i: Âᵢ ≠ 0}(|yᵢ| + prompt)
+
+    Source: TRL, orpo_trainer.py: the labels of its likelihood are the whole sequence.
+    """
+
+    prompt: int = 1
+    """Predicted tokens of a prompt."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        assert view.advantage is not None
+        credited = (view.action & (view.advantage != 0)).any(1, keepdim=True)
+        return torch.ones_like(actions) / ((actions + self.prompt) * credited).sum().clamp(min=1)

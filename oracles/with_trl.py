@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset, disable_progress_bars
 from tokenizers import Tokenizer, models
 from torch import Tensor
@@ -31,7 +32,8 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from oracles.case import Case, descent
+from oracles.case import Case
+from oracles.peer import Peer, descent
 from quatrain.types import Origin
 
 disable_progress_bars()
@@ -39,10 +41,12 @@ logging.disable_progress_bar()
 
 _PAD, _EOS, _WORD, _ELSEWHERE = range(4)
 """The vocabulary; the last one marks answers to another prompt."""
+PROMPT = 3
+"""Tokens of the prompts that are given whole."""
 
 
 @dataclass(frozen=True)
-class Trainer:
+class Trainer(Peer):
     """A trainer of TRL with its settings; called with a case, it gives −∂L/∂log π_θ [B, T] of its loss."""
 
     trainer: type
@@ -84,11 +88,11 @@ class Sampling(Trainer):
         generated: tuple[Any, ...] = ([[_WORD]] * rows, answers, [""] * rows)
         if isinstance(trainer, GRPOTrainer):
             trainer.use_vllm = self.corrected
-            acted = [row[: len(ids)].tolist() for row, ids in zip(case.batch.logp_rollout, answers, strict=True)]
+            acted = [row[: len(ids)].tolist() for row, ids in zip(case.logp_rollout, answers, strict=True)]
             generated = (*generated[:2], None, generated[2], acted if self.corrected else None, {}, None, None)
         trainer._generate = lambda prompts: generated
-        trainer._calculate_rewards = lambda *_: case.batch.reward[:, None]
-        said = {id(trainer.model): case.batch.logp_old, id(trainer.ref_model): case.batch.logp_ref}
+        trainer._calculate_rewards = lambda *_: case.reward[:, None]
+        said = {id(trainer.model): case.logp_old, id(trainer.ref_model): case.logp_ref}
         trainer._get_per_token_logps_and_entropies = lambda model, *_, **__: (said[id(model)], torch.ones_like(case.logp), None)
         scored = trainer._generate_and_score_completions([{"prompt": "a"}] * rows)
 
@@ -112,8 +116,7 @@ class ImitatingAccepted(Imitating):
     """The same, which learns from the answers with reward 1 or more only."""
 
     def __call__(self, case: Case) -> Tensor:
-        assert case.batch.reward is not None
-        accepted = (case.batch.reward >= 1).nonzero()[:, 0]
+        accepted = (case.reward >= 1).nonzero()[:, 0]
         return torch.zeros_like(case.logp).index_copy(0, accepted, super().__call__(case.rows(accepted)))
 
 
@@ -122,7 +125,7 @@ class Preferring(Trainer):
 
     def __call__(self, case: Case) -> Tensor:
         trainer = self.build(_PAIRS, {})
-        trainer.ref_model = _model(case.batch.logp_ref, case.action)
+        trainer.ref_model = _model(case.logp_ref, case.action)
         return descent(lambda logp: trainer.compute_loss(_model(logp, case.action), _inputs(case.action)), case.logp)
 
 
@@ -130,7 +133,7 @@ class PreferringAlone(Trainer):
     """A trainer of pairs without a reference, which reads logits."""
 
     def __call__(self, case: Case) -> Tensor:
-        trainer = self.build(_PAIRS, {})
+        trainer = self.build(_PAIRS, {"remove_unused_columns": False})
         inputs = _inputs(case.action)
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         halves = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "labels": labels}
@@ -139,27 +142,25 @@ class PreferringAlone(Trainer):
             for name, value in halves.items()
             for side, part in zip(("chosen", "rejected"), value.chunk(2), strict=True)
         }
-        return descent(lambda logp: trainer.compute_loss(_logits(logp, case.action), dict(batch)), case.logp)
+        return descent(lambda logp: trainer.compute_loss(_logits(logp), dict(batch)), case.logp)
 
 
 class Labelling(Trainer):
     """A trainer of answers that are good or bad, with the answers to other prompts that it measures its distance on."""
 
     def __call__(self, case: Case) -> Tensor:
-        assert case.batch.origin is not None
-        assert case.batch.reward is not None
         trainer = self.build({"prompt": ["a", "a"], "completion": [" a", " a"], "label": [True, False]}, {}, ref_model=_small())
-        elsewhere = case.batch.origin == Origin.MISMATCHED.code
+        elsewhere = case.origin == Origin.MISMATCHED.code
         own, other = case.rows((~elsewhere).nonzero()[:, 0]), case.rows(elsewhere.nonzero()[:, 0])
         inputs = _inputs(own.action) | {f"KL_{name}": value for name, value in _inputs(other.action).items()}
         inputs["KL_input_ids"] = inputs["KL_input_ids"] * _ELSEWHERE
-        inputs["label"] = case.batch.reward[~elsewhere] > 0
+        inputs["label"] = case.reward[~elsewhere] > 0
 
         def model(logp: Tensor) -> Callable[..., Any]:
             here, there = _model(logp[~elsewhere], own.action), _model(logp[elsewhere], other.action)
             return lambda input_ids, **_: there() if (input_ids == _ELSEWHERE).any() else here()
 
-        trainer.ref_model = model(case.batch.logp_ref)
+        trainer.ref_model = model(case.logp_ref)
         return descent(lambda logp: trainer.compute_loss(model(logp), dict(inputs)), case.logp)
 
 
@@ -231,22 +232,23 @@ def _no_reward(**_: Any) -> list[float]:
 
 
 def _inputs(action: Tensor) -> dict[str, Tensor]:
-    """A prompt of one token and its answer, as collators give them."""
-    prompt = torch.ones(len(action), 1, dtype=torch.int64)
-    seen = torch.cat([prompt, action.long()], 1)
-    return {"input_ids": seen, "attention_mask": seen, "completion_mask": torch.cat([0 * prompt, action.long()], 1)}
+    """Prompts and answers, as collators give them."""
+    answer = F.pad(action.long(), (PROMPT, 0))
+    seen = F.pad(action.long(), (PROMPT, 0), value=1)
+    return {"input_ids": seen, "attention_mask": seen, "completion_mask": answer}
 
 
 def _model(logp: Tensor, action: Tensor) -> Callable[..., Any]:
-    """A model that says `logp`, as TRL's fused head does: 0 where there is no label."""
-    none = torch.zeros_like(logp)
-    out = {"label_mask": action, "entropy": none, "is_top1": none.bool(), "mean_logits": none}
-    return lambda **_: SimpleNamespace(log_probs=logp.where(action, 0), **out)
+    """A model that says `logp`, as TRL's fused head does: 0 where there is no label, as in prompts."""
+    said, labelled = (F.pad(x, (PROMPT - 1, 0)) for x in (logp.where(action, 0), action))
+    none = torch.zeros_like(said)
+    out = {"label_mask": labelled, "entropy": none, "is_top1": none.bool(), "mean_logits": none}
+    return lambda **_: SimpleNamespace(log_probs=said, **out)
 
 
-def _logits(logp: Tensor, action: Tensor) -> Callable[..., Any]:
+def _logits(logp: Tensor) -> Callable[..., Any]:
     """A model of four words whose logits are log-probabilities: that of the word that stands in answers is `logp`."""
     others = torch.log(-torch.expm1(logp) / 3)
     said = torch.stack([logp if word == 1 else others for word in range(4)], -1)
-    whole = torch.cat([said, torch.zeros_like(said[:, :1])], 1)
+    whole = F.pad(said, (0, 0, PROMPT - 1, 1))
     return lambda *_, **__: SimpleNamespace(logits=whole)

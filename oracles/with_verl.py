@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -16,24 +15,21 @@ from verl.trainer.distillation.losses import distillation_ppo_loss
 from verl.trainer.ppo.core_algos import compute_rewards, get_adv_estimator_fn
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 from verl.utils import tensordict_utils
-from verl.workers.config import ActorConfig, CriticConfig, DistillationLossConfig, PolicyLossConfig
+from verl.workers.config import ActorConfig, CriticConfig, DistillationConfig, DistillationLossConfig, PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss, sft_loss, value_loss
 
-from oracles.case import LONGEST, Case, descent
+from oracles.case import LONGEST, Case
+from oracles.peer import Peer, descent
 
 
 @dataclass(frozen=True)
-class Actor:
+class Actor(Peer):
     """An advantage estimator and a policy loss by their names; called with a case, it gives −∂L/∂log π_θ [B, T]."""
 
     estimator: str
     loss: str = "vanilla"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of the actor, of its loss and of the estimator."""
-    correction: Mapping[str, Any] = field(default_factory=dict)
-    """For the engine that acted being another policy than the learner; none where it is empty."""
-    bypass: bool = False
-    """Whether the engine's log-probabilities are taken for those of the policy at the start of the update."""
+    """Of the actor, its loss, the estimator, and the correction for the engine that acted being another policy."""
     package: ClassVar[str] = "verl"
 
     @property
@@ -41,68 +37,80 @@ class Actor:
         return f"{self.estimator} + {self.loss}"
 
     def __call__(self, case: Case) -> Tensor:
+        correction = _known(self.settings, RolloutCorrectionConfig)
+        bypass = correction.get("bypass_mode", False)
         given = {
             "response_mask": case.action,
-            "old_log_probs": case.batch.logp_rollout if self.bypass else case.batch.logp_old,
-            "ref_log_prob": case.batch.logp_ref,
+            "old_log_probs": case.logp_rollout if bypass else case.logp_old,
+            "ref_log_prob": case.logp_ref,
             "advantages": _estimates(case, self.estimator, self.settings)[0],
         }
+        if correction and not bypass:
+            gap = case.logp_old - case.logp_rollout
+            given["rollout_is_weights"] = compute_rollout_correction_weights(gap, case.action.double(), **correction)[0]
         of_loss = _known(self.settings, PolicyLossConfig) | {"loss_mode": self.loss}
-        if self.bypass:
-            of_loss["rollout_correction"] = RolloutCorrectionConfig(**self.correction)
-        elif self.correction:
-            gap = case.batch.logp_old - case.batch.logp_rollout
-            given["rollout_is_weights"] = compute_rollout_correction_weights(gap, case.action.double(), **self.correction)[0]
+        of_loss["rollout_correction"] = RolloutCorrectionConfig(**correction)
         config = _actor(policy_loss=PolicyLossConfig(**of_loss), **_known(self.settings, ActorConfig))
         return descent(lambda logp: ppo_loss(config, {"log_probs": _whole(logp, case)}, _data(case, given))[0], case.logp)
 
 
 @dataclass(frozen=True)
-class Critic:
+class Critic(Peer):
     """A critic's loss; called with a case, it gives −∂L/∂V [B, T]."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     package: ClassVar[str] = "verl"
-    function: ClassVar[str] = "gae + value_loss"
+
+    @property
+    def function(self) -> str:
+        return "gae + value_loss"
 
     def __call__(self, case: Case) -> Tensor:
         returns = _estimates(case, "gae", self.settings)[1]
-        given = {"response_mask": case.action, "values": case.batch.values, "returns": returns}
+        given = {"response_mask": case.action, "values": case.values, "returns": returns}
         config = CriticConfig(strategy="fsdp", ppo_micro_batch_size_per_gpu=1, **_known(self.settings, CriticConfig))
-        return descent(lambda values: value_loss(config, {"values": _whole(values, case)}, _data(case, given))[0], case.values)
+        return descent(
+            lambda values: value_loss(config, {"values": _whole(values, case)}, _data(case, given))[0], case.values_now
+        )
 
 
 @dataclass(frozen=True)
-class Distiller:
+class Distiller(Peer):
     """The loss of its trainer for students of a teacher."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     package: ClassVar[str] = "verl"
-    function: ClassVar[str] = "distillation_ppo_loss"
+
+    @property
+    def function(self) -> str:
+        return "distillation_ppo_loss"
 
     def __call__(self, case: Case) -> Tensor:
-        distilling = SimpleNamespace(distillation_loss=DistillationLossConfig(use_task_rewards=False, **self.settings))
+        distilling = DistillationConfig(distillation_loss=DistillationLossConfig(**self.settings))
         given = {
             "response_mask": case.action,
-            "old_log_probs": case.batch.logp_old,
+            "old_log_probs": case.logp_old,
             "advantages": torch.zeros_like(case.logp),
         }
 
         def loss(logp: Tensor) -> Tensor:
             data = _data(case, given)
-            data["teacher_logprobs"] = _whole(case.batch.logp_teacher, case)
+            data["teacher_logprobs"] = _whole(case.logp_teacher, case)
             return distillation_ppo_loss(_actor(), distilling, {"log_probs": _whole(logp, case)}, data)[0]
 
         return descent(loss, case.logp)
 
 
 @dataclass(frozen=True)
-class Imitator:
+class Imitator(Peer):
     """The loss of its trainer for demonstrations."""
 
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: Mapping[str, Any] = field(default_factory=dict)
     package: ClassVar[str] = "verl"
-    function: ClassVar[str] = "sft_loss"
+
+    @property
+    def function(self) -> str:
+        return "sft_loss"
 
     def __call__(self, case: Case) -> Tensor:
         def loss(logp: Tensor) -> Tensor:
@@ -111,7 +119,7 @@ class Imitator:
             )
             data = _data(case, {})
             data["loss_mask"] = marked
-            return sft_loss(None, {"log_probs": _whole(logp, case)}, data)[0]
+            return sft_loss(_actor(), {"log_probs": _whole(logp, case)}, data)[0]
 
         return descent(loss, case.logp)
 
@@ -131,10 +139,10 @@ def _estimates(case: Case, estimator: str, settings: Mapping[str, Any]) -> tuple
     kl = settings.get("kl_coef", 0.0)
     estimate = get_adv_estimator_fn(estimator)
     given = {
-        "token_level_rewards": compute_rewards(case.batch.reward[:, None] * last, case.batch.logp_old, case.batch.logp_ref, kl),
+        "token_level_rewards": compute_rewards(case.reward[:, None] * last, case.logp_old, case.logp_ref, kl),
         "response_mask": case.action.double(),
-        "index": case.batch.prompt_id.numpy(),
-        "values": case.batch.values,
+        "index": case.prompt_id.numpy(),
+        "values": case.values,
         "reward_baselines": case.batch.reward_greedy,
         "config": AlgoConfig(),
         **settings,
@@ -159,7 +167,7 @@ def _data(case: Case, given: dict[str, Tensor]) -> TensorDict:
     counts = {"dp_size": 1, "batch_num_tokens": int(case.action.sum()), "global_batch_size": len(case.logp)}
     answers = {
         name: torch.nested.as_nested_tensor([row[:length] for row, length in _rows(value, case)], layout=torch.jagged)
-        for name, value in {"responses": case.batch.tokens, **given}.items()
+        for name, value in {"responses": case.tokens, **given}.items()
     }
     prompts = torch.nested.as_nested_tensor([torch.ones(1, dtype=torch.int64)] * len(case.logp), layout=torch.jagged)
     return tensordict_utils.get_tensordict({"prompts": prompts, **answers}, {**counts, "max_response_len": LONGEST})
