@@ -1,11 +1,12 @@
 # Python 3.11 or newer with pip, and make: nothing else is needed. All targets work in a virtual environment of their own.
 PYTHON ?= python3
 VENV ?= .venv
+ORACLES ?= .venv-oracles
 SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format format-check lint types generated-check exactness docs test-browser clean
+.PHONY: demo test check format format-check lint types generated-check exactness docs oracles test-browser clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
@@ -40,6 +41,10 @@ exactness: $(VENV)/.dev  ## every row against the exact gradient again, a few mi
 docs: $(VENV)/.dev  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+oracles: $(ORACLES)/.installed  ## rows against the functions of TRL and verl, installed in an environment of their own
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m pytest oracles
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m oracles --check docs/peers.md
+
 test-browser: $(VENV)/.dev  ## the report in a real browser; needs chromium and chromium-driver
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
@@ -62,4 +67,14 @@ $(VENV)/.run: $(VENV)/.pip requirements.txt pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	@$(PIP) --requirement requirements-dev.txt
+	@touch $@
+
+$(ORACLES)/.installed: PIP := $(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check
+$(ORACLES)/.installed: requirements-oracles.txt
+	@echo "making a virtual environment in $(ORACLES), a few minutes the first time …"
+	@$(PYTHON) -m venv $(ORACLES)
+	@echo '*' > $(ORACLES)/.gitignore
+	@$(PIP) --upgrade pip
+	@$(PIP) $$(grep '^torch==' requirements-oracles.txt)
+	@$(PIP) --no-deps --requirement requirements-oracles.txt
 	@touch $@
