@@ -2,22 +2,20 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Literal
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from quatrain.objective import View
+from quatrain.objective.masks import lottery
 from quatrain.types import Batch, Origin
-from tests.reference.losses import Answer
+from tests.reference.answers import Answer
 
 GARBAGE = torch.tensor([math.nan, math.inf, -math.inf, 1e30], dtype=torch.float64)
 """What stands where nobody acted."""
-
-TOKEN_KINKS = [math.log(bound) for bound in (0.8, 1.2, 1.28, 5.0)]
-SEQUENCE_KINKS = [math.log(bound) for bound in (1 - 3e-4, 1 + 4e-4)]
-VALUE_KINKS = [-0.2, 0.2]
-"""Log-ratios and value changes at which a published loss has no gradient; draws keep away from them."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,21 @@ class Shape:
     seed: int = 0
     groups: tuple[int, ...] = (4, 3)
     """Sampled answers of each prompt."""
+    rated: tuple[int, ...] = (2, 3)
+    """Answers of the data set's to each prompt, from the front again where prompts are more."""
     demonstrations: int = 1
+    mismatched: int = 1
     longest: int = 5
     """Actions of the longest answer; the shortest may have one."""
     padding: int = 3
     """Columns more than that; they lie anywhere."""
     spread: float = 0.5
-    """Largest log-ratio of any two policies at any action."""
+    """Largest log-ratio of θ and another policy at any action, and half of the largest of a whole answer."""
     rewards: Literal["real", "binary", "equal"] = "real"
+    span: tuple[float, float] = (-1.0, 2.0)
+    """Where real rewards lie."""
+    judged: bool = False
+    """Whether demonstrations have a reward, too, or NaN."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Case:
         return Case(self.batch.rows(index), self.logp[index], self.values[index])
 
     def on_policy(self) -> "Case":
-        return replace(self, batch=self.batch.replace(logp_old=self.logp))
+        """The policy at the start of the update, the one that acted and the current one are the same."""
+        return replace(self, batch=self.batch.replace(logp_old=self.logp, logp_rollout=self.logp))
 
     def widened(self, positions: set[int]) -> tuple["Case", Tensor]:
         """With columns of garbage inserted at `positions`, and where the old columns are now."""
@@ -69,17 +75,23 @@ class Case:
     def answers(self, entropy: Tensor) -> list[Answer]:
         """What the published losses read; autograd goes back through it to `logp`, `values` and `entropy`."""
         batch = self.batch
+        lots = lottery(View(batch, batch.action, None)).view(batch.action.shape)
         return [
             Answer(
                 prompt=int(batch.prompt_id[row]),
+                origin=list(Origin)[batch.origin[row]],
                 reward=batch.reward[row],
+                reward_greedy=batch.reward_greedy[row],
                 logp=self.logp[row][acts],
                 logp_old=batch.logp_old[row][acts],
+                logp_rollout=batch.logp_rollout[row][acts],
                 logp_ref=batch.logp_ref[row][acts],
+                logp_teacher=batch.logp_teacher[row][acts],
+                logp_process=batch.logp_process[row][acts],
                 value=self.values[row][acts],
                 value_old=batch.values[row][acts],
                 entropy=entropy[row][acts],
-                demonstrated=bool(batch.origin[row] == Origin.DEMONSTRATION.code),
+                lot=lots[row][acts],
             )
             for row, acts in enumerate(batch.action)
         ]
@@ -91,10 +103,12 @@ def shapes(draw: st.DrawFn, **fixed: object) -> Shape:
     drawn = {
         "seed": draw(st.integers(0, 2**31 - 1)),
         "groups": tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))),
+        "rated": tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))),
         "demonstrations": draw(st.integers(1, 2)),
+        "mismatched": draw(st.integers(0, 2)),
         "longest": draw(st.integers(1, 6)),
         "padding": draw(st.integers(0, 3)),
-        "spread": draw(st.sampled_from([3e-4, 0.5, 25.0])),
+        "spread": draw(st.sampled_from([3e-4, 3e-3, 0.5, 25.0])),
         "rewards": draw(st.sampled_from(["real", "binary", "equal"])),
     }
     return Shape(**(drawn | fixed))
@@ -103,8 +117,16 @@ def shapes(draw: st.DrawFn, **fixed: object) -> Shape:
 def draw(shape: Shape) -> Case:
     """The minibatch of `shape`, in float64."""
     generator = torch.Generator().manual_seed(shape.seed)
-    sampled, rows = sum(shape.groups), sum(shape.groups) + shape.demonstrations
-    width = shape.longest + shape.padding
+    prompts = len(shape.groups)
+    rated = tuple(islice(cycle(shape.rated), prompts))
+    counts = {
+        Origin.POLICY: sum(shape.groups),
+        Origin.RATED: sum(rated),
+        Origin.DEMONSTRATION: shape.demonstrations,
+        Origin.MISMATCHED: shape.mismatched,
+    }
+    rows, width = sum(counts.values()), shape.longest + shape.padding
+    origin = torch.repeat_interleave(torch.tensor([o.code for o in counts]), torch.tensor(list(counts.values())))
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(rows, width, generator=generator, dtype=torch.float64)
@@ -113,43 +135,46 @@ def draw(shape: Shape) -> Case:
         return torch.randint(high, (count,), generator=generator)
 
     lengths = 1 + integers(shape.longest)
-    order = torch.rand(rows, width, generator=generator).argsort(1)
-    action = order < lengths[:, None]
+    action = torch.rand(rows, width, generator=generator).argsort(1) < lengths[:, None]
+    garbage = GARBAGE[torch.randint(len(GARBAGE), (rows, width), generator=generator)]
+    logp, value_old = -uniform(0.01, 4), uniform(-1, 1)
 
-    logp = -uniform(0.01, 4)
-    log_ratio = _away(uniform(-shape.spread, shape.spread), TOKEN_KINKS, 1e-3)
-    mean = (log_ratio * action).sum(1, keepdim=True) / lengths[:, None]
-    log_ratio = log_ratio + _away(mean, SEQUENCE_KINKS, 1e-5) - mean
-    value_old = uniform(-1, 1)
-    values = value_old + _away(uniform(-0.5, 0.5), VALUE_KINKS, 1e-3)
+    def policy() -> Tensor:
+        """The log-probabilities of another one."""
+        log_ratio = uniform(-shape.spread, shape.spread)
+        whole = (log_ratio * action).sum(1, keepdim=True).abs()
+        return (logp - log_ratio / (whole / (2 * shape.spread)).clamp(min=1)).where(action, garbage)
 
     reward = {
-        "real": uniform(-1, 2)[:, 0],
+        "real": uniform(*shape.span)[:, 0],
         "binary": integers(2).double(),
         "equal": torch.full((rows,), 1.0, dtype=torch.float64),
     }[shape.rewards]
-    prompt_id = torch.repeat_interleave(torch.arange(len(shape.groups)), torch.tensor(shape.groups))
-    prompt_id = torch.cat([prompt_id, integers(len(shape.groups), shape.demonstrations)])
-    demonstrated = torch.arange(rows) >= sampled
-    reward = reward.where(~demonstrated, math.nan)  # nobody judged it
-    origin = torch.where(demonstrated, Origin.DEMONSTRATION.code, Origin.POLICY.code)
+    unjudged = [Origin.MISMATCHED] if shape.judged else [Origin.MISMATCHED, Origin.DEMONSTRATION]
+    reward = reward.where(~torch.isin(origin, torch.tensor([o.code for o in unjudged])), math.nan)
+    prompt_id = torch.cat(
+        [
+            torch.repeat_interleave(torch.arange(prompts), torch.tensor(shape.groups)),
+            torch.repeat_interleave(torch.arange(prompts), torch.tensor(rated)),
+            integers(prompts, shape.demonstrations + shape.mismatched),
+        ]
+    )
+    reward_greedy = uniform(*shape.span)[:prompts, 0].where(integers(4, prompts) > 0, math.nan)
 
-    garbage = GARBAGE[torch.randint(len(GARBAGE), (rows, width), generator=generator)]
     batch = Batch(
         action=action,
-        logp_old=(logp - log_ratio).where(action, garbage),
-        logp_ref=(logp - uniform(-shape.spread, shape.spread)).where(action, garbage),
+        logp_old=policy(),
+        logp_rollout=policy(),
+        logp_ref=policy(),
+        logp_teacher=policy(),
+        logp_process=policy(),
+        entropy=uniform(0, 2).where(action, garbage),
         values=value_old.where(action, garbage),
         reward=reward,
+        reward_greedy=reward_greedy[prompt_id],
         prompt_id=prompt_id,
         origin=origin,
     )
+    values = value_old + uniform(-0.5, 0.5)
     case = Case(batch, logp.where(action, garbage), values.where(action, garbage))
     return case.rows(torch.randperm(rows, generator=generator))
-
-
-def _away(x: Tensor, kinks: list[float], margin: float) -> Tensor:
-    """`x`, moved by at most 2 margins so that it is no nearer than a margin to any kink."""
-    for kink in kinks:
-        x = torch.where((x - kink).abs() < margin, kink + margin, x)
-    return x

@@ -1,0 +1,396 @@
+"""Published losses: surrogates that bound how far one update goes."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta
+
+from tests.reference.answers import (
+    STD_EPS,
+    Answer,
+    Answers,
+    centred,
+    clipped,
+    deviation,
+    gae,
+    group,
+    groups,
+    mean,
+    mean_of_tokens,
+    ratio,
+    rewards,
+    sampled,
+    z_score,
+)
+
+
+def _k3(answer: Answer) -> Tensor:
+    """π_ref/π_θ − log(π_ref/π_θ) − 1: arXiv:2402.03300, eq. 4."""
+    return torch.exp(answer.logp_ref - answer.logp) - (answer.logp_ref - answer.logp) - 1
+
+
+def grpo(answers: Answers, eps: float = 0.2, beta: float = 0.04) -> Tensor:
+    """1/G Σᵢ 1/|oᵢ| Σₜ {min[r Â, clip(r, 1−ε, 1+ε) Â] − β D_KL}: arXiv:2402.03300, eq. 3; D_KL is its eq. 4."""
+    answers = sampled(answers)
+    return -mean((clipped(ratio(a), z_score(a, answers), eps, eps) - beta * _k3(a)).mean() for a in answers)
+
+
+def dr_grpo(answers: Answers, eps: float = 0.2, tokens: float = 1.0) -> Tensor:
+    """GRPO without 1/|oᵢ|, without std and without KL, Âᵢ = Rᵢ − mean(R): arXiv:2503.20783, section 3.2."""
+    answers = sampled(answers)
+    return -mean(clipped(ratio(a), centred(a, answers), eps, eps).sum() / tokens for a in answers)
+
+
+def dr_grpo_code(answers: Answers) -> Tensor:
+    """The same over the generation budget, 3000 tokens in the authors' scripts."""
+    return dr_grpo(answers, tokens=3000)
+
+
+def lite_ppo(answers: Answers, eps: float = 0.2) -> Tensor:
+    """1/Σ|oᵢ| Σᵢ Σₜ min[s A, clip(s) A], A = (R − mean of the group) / std of all rewards: arXiv:2508.08221."""
+    answers = sampled(answers)
+    spread = deviation(rewards(answers)) + STD_EPS
+    return -mean(mean_of_tokens(clipped(ratio(a), centred(a, g) / spread, eps, eps) for a in g) for g in groups(answers))
+
+
+def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
+    """A = (R − p)/f(p; α, β), f a Beta density, fitted to the p of all prompts: arXiv:2506.02864; bounds, clip and
+    sum are its code's.
+
+    α = max(1, 1 + a/3) and β = max(1, 1 + b/3), where Beta(a, b) has the mean and the (unbiased) variance of the p.
+    """
+    answers = sampled(answers)
+    rates = torch.stack([rewards(g).mean() for g in groups(answers)])
+    alpha = beta = torch.ones_like(rates[0])
+    if len(rates) > 1 and rates.var() > 0:
+        total = rates.mean() * (1 - rates.mean()) / rates.var() - 1
+        alpha, beta = (1 + share * total / 3 for share in (rates.mean(), 1 - rates.mean()))
+    density = Beta(alpha.clamp(min=1), beta.clamp(min=1))
+
+    def advantage(answer: Answer) -> Tensor:
+        own = rewards(group(answer, answers))
+        if (own == own[0]).all():
+            return torch.zeros_like(own[0])
+        return (answer.reward - own.mean()) * (1 / density.log_prob(own.mean()).exp()).clamp(max=1e6)
+
+    return -mean(clipped(ratio(a), advantage(a), low, high).sum() for a in answers)
+
+
+def dapo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
+    """Clip-higher and the token-level mean: arXiv:2503.14476, eq. 8: 1/Σ|oᵢ| is of a group, the expectation over prompts."""
+    answers = sampled(answers)
+    return -mean(mean_of_tokens(clipped(ratio(a), z_score(a, g), low, high) for a in g) for g in groups(answers))
+
+
+def dapo_code(answers: Answers, low: float = 0.2, high: float = 0.28, bound: float = 10.0) -> Tensor:
+    """The same with 1/Σ|oᵢ| of the minibatch and the dual clip of the library that it runs in."""
+    answers = sampled(answers)
+    return -mean_of_tokens(_dual_clipped(ratio(a), z_score(a, answers), low, high, bound) for a in answers)
+
+
+def _dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, bound: float) -> Tensor:
+    """max(min(r Â, clip(r) Â), c Â) where Â < 0: arXiv:1912.09729, section 3.4."""
+    plain = clipped(ratio, advantage, low, high)
+    return torch.where(advantage < 0, torch.maximum(plain, bound * advantage), plain)
+
+
+def gspo(answers: Answers, low: float = 3e-4, high: float = 4e-4) -> Tensor:
+    """1/G Σᵢ min(sᵢ Âᵢ, clip(sᵢ) Âᵢ), sᵢ = (π_θ(yᵢ)/π_old(yᵢ))^(1/|yᵢ|): arXiv:2507.18071, eq. 5 and 7; range of section 5.1."""
+    answers = sampled(answers)
+    return -mean(clipped(_geometric_mean(a), z_score(a, answers), low, high) for a in answers)
+
+
+def _geometric_mean(answer: Answer) -> Tensor:
+    return torch.exp((answer.logp - answer.logp_old).sum() / len(answer.logp))
+
+
+def luspo(answers: Answers, low: float = 2e-3, high: float = 2.5e-3) -> Tensor:
+    """1/G Σᵢ min(sᵢ Âᵢ, clip(sᵢ) Âᵢ)·|yᵢ|, sᵢ as in GSPO: arXiv:2602.05261; range of section 5.1."""
+    answers = sampled(answers)
+    return -mean(clipped(_geometric_mean(a), z_score(a, answers), low, high) * len(a.logp) for a in answers)
+
+
+def gmpo(answers: Answers, low: float = 0.4, high: float = 0.4) -> Tensor:
+    """1/G Σᵢ {Πₜ (min[ρˢ, clip(ρˢ, e⁻ˡᵒʷ, eʰⁱᵍʰ)])ˢ}^(1/|oᵢ|) Âᵢ, s = sgn(Âᵢ): arXiv:2507.20673, eq. 4, with e^±0.4.
+
+    For Â < 0, ρˢ = 1/ρ is bounded by the inverse of the lower bound; the paper's two bounds are each other's inverse.
+    """
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        advantage = z_score(answer, answers)
+        sign = advantage.sign()
+        powered = ratio(answer) ** sign
+        farthest = high if sign > 0 else low
+        bounded = torch.minimum(powered, powered.clamp(max=math.exp(farthest)))
+        return (bounded**sign).prod() ** (1 / len(powered)) * advantage
+
+    return -mean(objective(a) for a in answers)
+
+
+def gfpo(answers: Answers, eps: float = 0.2, beta: float = 0.001, entropy: float = 0.001, share: float = 0.5) -> Tensor:
+    """1/Σ|oᵢ| Σᵢ Σₜ min[r Â, clip(r) Â] − β D_KL + γ H, Σ|oᵢ| of a whole group: arXiv:2508.09726, eq. 2 and algorithm 1.
+
+    Â is the z-score, by the biased deviation, among the shortest answers of a group, and 0 for the others; an answer that is as
+    short as the last one chosen is chosen, too. D_KL is that to the reference policy.
+    """
+
+    def surrogate(answer: Answer, own: Answers) -> Tensor:
+        count = math.ceil(share * len(own))
+        longest = sorted(len(a.logp) for a in own)[count - 1]
+        if len(answer.logp) > longest:
+            return torch.zeros_like(answer.logp)
+        kept = rewards([a for a in own if len(a.logp) <= longest])
+        advantage = (answer.reward - kept.mean()) / (kept.std(correction=0) + STD_EPS)
+        return clipped(ratio(answer), advantage, eps, eps)
+
+    return -mean(
+        mean_of_tokens(surrogate(a, own) - beta * _k3(a) + entropy * a.entropy for a in own) for own in groups(sampled(answers))
+    )
+
+
+def cispo(answers: Answers, low: float = 0.0, high: float = 5.0) -> Tensor:
+    """1/Σ|oᵢ| Σᵢ Σₜ sg(r̂) Â log π_θ with r̂ = clip(r, low, high): arXiv:2506.13585, eq. 4 and 5; 1/Σ|oᵢ| as in `dapo`."""
+
+    def objective(answer: Answer, own: Answers) -> Tensor:
+        return ratio(answer).clamp(low, high).detach() * z_score(answer, own) * answer.logp
+
+    return -mean(mean_of_tokens(objective(a, own) for a in own) for own in groups(sampled(answers)))
+
+
+def sapo(answers: Answers, positive: float = 1.0, negative: float = 1.05) -> Tensor:
+    """1/G Σᵢ 1/|yᵢ| Σₜ f(r) Â, f(x) = σ(τ(x − 1))·4/τ, τ by the sign of Â: arXiv:2511.20347, eq. 5."""
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        advantage = z_score(answer, answers)
+        tau = positive if advantage > 0 else negative
+        x = tau * (ratio(answer) - 1)
+        sigmoid = torch.where(x > 0, 1 - torch.sigmoid(-x), torch.sigmoid(x))  # so that autograd loses no digits near 1
+        return (sigmoid * 4 / tau * advantage).mean()
+
+    return -mean(objective(a) for a in answers)
+
+
+def _covariance(answers: Answers) -> Tensor:
+    """(log π_θ(yᵢ) − mean)·(A(yᵢ) − mean) of all tokens: arXiv:2505.22617, eq. 10."""
+    logp = torch.cat([a.logp for a in answers]).detach()
+    advantage = _of_tokens(z_score, answers)
+    return (logp - logp.mean()) * (advantage - advantage.mean())
+
+
+def _of_tokens(advantage: Callable[[Answer, Answers], Tensor], answers: Answers) -> Tensor:
+    return torch.cat([advantage(a, answers).expand(len(a.logp)) for a in answers])
+
+
+def clip_cov(answers: Answers, share: float = 2e-4, low: float = 1.0, high: float = 5.0, eps: float | None = None) -> Tensor:
+    """E[r A], without the tokens drawn among those with low ≤ Cov ≤ high: arXiv:2505.22617, eq. 10 to 12.
+
+    ⌊share·N⌋ are drawn; at least one where there is any, as in the authors' code. With `eps`, beside PPO's clip, as there: what
+    that has clipped is not drawn.
+    """
+    answers = sampled(answers)
+    whole, advantage = torch.cat([ratio(a) for a in answers]), _of_tokens(z_score, answers)
+    surrogate = whole * advantage if eps is None else clipped(whole, advantage, eps, eps)
+    cov = _covariance(answers)
+    candidates = ((cov >= low) & (cov <= high) & (surrogate == whole * advantage)).nonzero()[:, 0]
+    count = min(len(candidates), max(1, math.floor(share * len(whole))))
+    lots = torch.cat([a.lot for a in answers])[candidates]
+    drawn = candidates[lots.argsort()[:count]]
+    return -surrogate.index_fill(0, drawn, 0.0).mean()
+
+
+def clip_cov_code(answers: Answers, share: float = 2e-4, low: float = 1.0, high: float = 5.0, eps: float = 1.0) -> Tensor:
+    """`clip_cov` beside PPO's clip, with ε = 1 in the authors' scripts."""
+    return clip_cov(answers, share, low, high, eps)
+
+
+def kl_cov(answers: Answers, share: float = 2e-3, beta: float = 1.0) -> Tensor:
+    """E[r A − β KL(π_old‖π_θ) on the tokens of the largest Cov]: arXiv:2505.22617, eq. 13 and 14.
+
+    The KL is estimated from the token that π_old drew: r − 1 − log r.
+    """
+    return _kl_cov(answers, lambda a: ratio(a) - 1 - (a.logp - a.logp_old), share, beta)
+
+
+def kl_cov_code(answers: Answers, share: float = 2e-3, beta: float = 1.0) -> Tensor:
+    """The same with |log r| in the place of the KL."""
+    return _kl_cov(answers, lambda a: (a.logp - a.logp_old).abs(), share, beta)
+
+
+def _kl_cov(answers: Answers, divergence: Callable[[Answer], Tensor], share: float, beta: float) -> Tensor:
+    """⌊share·N⌋ tokens are chosen, at least one as in the authors' code; where no Cov is above 0, none, which is our choice."""
+    answers = sampled(answers)
+    cov = _covariance(answers)
+    least = cov.sort(descending=True).values[max(1, math.floor(share * len(cov))) - 1]
+    chosen = (cov >= least) & (cov > 0)
+    surrogate = torch.cat([ratio(a) for a in answers]) * _of_tokens(z_score, answers)
+    return -(surrogate - beta * torch.cat([divergence(a) for a in answers]).where(chosen, 0)).mean()
+
+
+def tis(answers: Answers, cap: float = 2.0, low: float = 0.2, high: float = 0.28) -> Tensor:
+    """E[min(π_learner/π_sampler, C) · ∇min(ρ Â, clip(ρ) Â)], both policies those of the start: https://fengyao.notion.site/off-policy-rl.
+
+    The expectation is over the minibatch's tokens, and the clip that of DAPO, as where it was tried.
+    """
+    answers = sampled(answers)
+    return -mean_of_tokens(
+        torch.exp(a.logp_old - a.logp_rollout).clamp(max=cap) * clipped(ratio(a), z_score(a, answers), low, high) for a in answers
+    )
+
+
+def dppo_tv(answers: Answers, bound: float = 0.15, cap: float = math.inf) -> Tensor:
+    """E[Σₜ M r Â], r = π/μ, M = 0 if |μ − π| > δ and the step leads farther: arXiv:2602.04879, eq. 12 and 13; Â = R − mean(R).
+
+    With a cap the weight of ∇log π is min(r, cap), its eq. 23.
+    """
+    answers = sampled(answers)
+    return -mean(_bounded_by_variation(a, centred(a, answers), bound, cap).sum() for a in answers)
+
+
+def dppo_tv_code(answers: Answers, bound: float = 0.15, cap: float = 10.0) -> Tensor:
+    """The same with ratios up to 10 and as a mean over the minibatch's tokens."""
+    answers = sampled(answers)
+    return -mean_of_tokens(_bounded_by_variation(a, centred(a, answers), bound, cap) for a in answers)
+
+
+def _bounded_by_variation(answer: Answer, advantage: Tensor, bound: float, cap: float) -> Tensor:
+    acted, now = answer.logp_rollout.exp(), answer.logp.exp().detach()
+    farther = ((advantage > 0) & (now > acted)) | ((advantage < 0) & (now < acted))
+    passed = ~(((acted - now).abs() > bound) & farther)
+    return passed * (now / acted).clamp(max=cap) * advantage * answer.logp
+
+
+def reinforce_pp(
+    answers: Answers, eps: float = 0.2, beta: float = 0.01, std_eps: float = 1e-8, correction: int = 1, tokens: bool = False
+) -> Tensor:
+    """Mean of 1/|o| Σₜ min[s A, clip(s) A], A = R − β Σ_{i≥t} log π_old/π_ref, whitened: arXiv:2501.03262, eq. 1, 4 and 5.
+
+    What is whitened are the tokens of the minibatch, as in the authors' code. With `tokens` the mean is over tokens, too.
+    """
+    answers = sampled(answers)
+
+    def before(answer: Answer) -> Tensor:
+        kl = answer.logp_old - answer.logp_ref
+        return torch.stack([answer.reward - beta * kl[t:].sum() for t in range(len(kl))])
+
+    advantages = _whitened([before(a) for a in answers], std_eps, correction)
+    terms = [clipped(ratio(a), advantage, eps, eps) for a, advantage in zip(answers, advantages, strict=True)]
+    return -mean_of_tokens(terms) if tokens else -mean(t.mean() for t in terms)
+
+
+def reinforce_pp_code(answers: Answers, eps: float = 0.2, beta: float = 0.01) -> Tensor:
+    """OpenRLHF: the biased deviation, and a mean over the minibatch's tokens."""
+    return reinforce_pp(answers, eps, beta, std_eps=0.0, correction=0, tokens=True)
+
+
+def reinforce_pp_baseline(answers: Answers, eps: float = 0.2, lam: float = 0.01, std_eps: float = 1e-8) -> Tensor:
+    """A = R − mean of the group, whitened over the minibatch; + λ ½ (log π_θ/π_ref)²: arXiv:2501.03262, eq. 6 to 8."""
+    answers = sampled(answers)
+    advantages = _whitened([centred(a, answers).expand(len(a.logp)) for a in answers], std_eps, 1)
+
+    def objective(answer: Answer, advantage: Tensor) -> Tensor:
+        k2 = (answer.logp - answer.logp_ref) ** 2 / 2
+        return (clipped(ratio(answer), advantage, eps, eps) - lam * k2).mean()
+
+    return -mean(objective(a, advantage) for a, advantage in zip(answers, advantages, strict=True))
+
+
+def _whitened(advantages: list[Tensor], eps: float, correction: int) -> list[Tensor]:
+    """(A − mean A)/(std A + eps) over all tokens; 0 where all are equal."""
+    whole = torch.cat(advantages)
+    if (whole == whole[0]).all():
+        return [torch.zeros_like(a) for a in advantages]
+    return [(a - whole.mean()) / (whole.std(correction=correction) + eps) for a in advantages]
+
+
+def prime(answers: Answers, eps: float = 0.2, beta: float = 0.05) -> Tensor:
+    """E[min(ρ A, clip(ρ) A)], A = Σ_{s≥t} [r_φ(y_s) − mean_{j≠i} r̄_φ(yʲ)] + r_o − mean_{j≠i} r_o(yʲ):
+    arXiv:2502.01456, eq. 3, 5 and 6.
+
+    r_φ = β log π_φ/π_ref, and r̄_φ its mean over an answer. One answer alone has nothing to be compared with, and A = 0.
+    """
+    answers = sampled(answers)
+
+    def process(answer: Answer) -> Tensor:
+        return beta * (answer.logp_process - answer.logp_ref)
+
+    def advantage(answer: Answer) -> Tensor:
+        others = [a for a in group(answer, answers) if a is not answer]
+        if not others:
+            return torch.zeros_like(answer.logp)
+        above = process(answer) - mean(process(a).mean() for a in others)
+        outcome = answer.reward - rewards(others).mean()
+        return torch.stack([above[t:].sum() + outcome for t in range(len(above))])
+
+    return -mean_of_tokens(clipped(ratio(a), advantage(a), eps, eps) for a in answers)
+
+
+def ppo(
+    answers: Answers,
+    eps: float = 0.2,
+    value_eps: float = 0.2,
+    value_coefficient: float = 0.5,
+    entropy_coefficient: float = 0.0,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+) -> Tensor:
+    """−L_CLIP + c₁ L_VF − c₂ S: arXiv:1707.06347, eq. 7, 9, 11 and 12, the expectation over time steps a mean over tokens.
+
+    The value's loss is ½ max((V − R)², (V_old + clip(V − V_old) − R)²), as in OpenAI Baselines and, but for the ½, in the code of
+    arXiv:2005.12729.
+    """
+    answers = sampled(answers)
+    surrogate = -mean_of_tokens(clipped(ratio(a), gae(a, gamma, lam), eps, eps) for a in answers)
+    entropy = mean_of_tokens(a.entropy for a in answers)
+    return surrogate + value_coefficient * _value_loss(answers, value_eps, gamma, lam) - entropy_coefficient * entropy
+
+
+def _value_loss(answers: Answers, eps: float, gamma: float, lam: float) -> Tensor:
+    def loss(answer: Answer) -> Tensor:
+        target = gae(answer, gamma, lam) + answer.value_old
+        moved = answer.value_old + (answer.value - answer.value_old).clamp(-eps, eps)
+        return 0.5 * torch.maximum((answer.value - target) ** 2, (moved - target) ** 2)
+
+    return mean_of_tokens(loss(a) for a in answers)
+
+
+def dual_clip(
+    answers: Answers, eps: float = 0.2, bound: float = 3.0, value_coefficient: float = 0.5, value_eps: float = 0.2
+) -> Tensor:
+    """PPO with max(min(r Â, clip(r) Â), c Â) where Â < 0: arXiv:1912.09729, section 3.4; the critic's loss is that of `ppo`."""
+    answers = sampled(answers)
+    surrogate = -mean_of_tokens(_dual_clipped(ratio(a), gae(a, 1.0, 0.95), eps, eps, bound) for a in answers)
+    return surrogate + value_coefficient * _value_loss(answers, value_eps, 1.0, 0.95)
+
+
+def decoupled_ppo(answers: Answers, eps: float = 0.2, cap: float = math.inf) -> Tensor:
+    """E[π_prox/π_behav · min(u Â, clip(u) Â)], u = π_θ/π_prox: arXiv:2110.00641; the critic's loss is that of `ppo`.
+
+    π_prox is the policy at the start of the update, as in arXiv:2505.24298, π_behav the one that acted.
+    """
+    answers = sampled(answers)
+    surrogate = -mean_of_tokens(
+        torch.exp(a.logp_old - a.logp_rollout).clamp(max=cap) * clipped(ratio(a), gae(a, 1.0, 0.95), eps, eps) for a in answers
+    )
+    return surrogate + 0.5 * _value_loss(answers, 0.2, 1.0, 0.95)
+
+
+def vapo(
+    answers: Answers, low: float = 0.2, high: float = 0.28, alpha: float = 0.05, mu: float = 0.1, value_coefficient: float = 0.5
+) -> Tensor:
+    """L_PPO + μ L_NLL, the latter over the tokens of correct answers alone: arXiv:2504.05118, eq. 4, 5 and 8 to 10.
+
+    λ = 1 − 1/(α l), which we bound at 0; the critic learns full returns (λ = 1) by ½ (V − R)², PPO's, which is not printed.
+    """
+    answers = sampled(answers)
+
+    def advantage(answer: Answer) -> Tensor:
+        return gae(answer, 1.0, max(0.0, 1 - 1 / (alpha * len(answer.logp))))
+
+    surrogate = -mean_of_tokens(clipped(ratio(a), advantage(a), low, high) for a in answers)
+    value_loss = mean_of_tokens((a.value - a.reward) ** 2 / 2 for a in answers)
+    nll = -mean_of_tokens(a.logp for a in answers if a.reward >= 1)
+    return surrogate + value_coefficient * value_loss + mu * nll
