@@ -119,7 +119,8 @@ class SoftGate:
     scope: ClassVar[Scope] = "token"
 
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        slope = torch.where(advantage > 0, self.positive, self.negative) * (ratio - 1)
+        temperature = torch.where(advantage > 0, ratio.new_tensor(self.positive), ratio.new_tensor(self.negative))
+        slope = temperature * (ratio - 1)
         return (4 * torch.sigmoid(slope) * torch.sigmoid(-slope)).to(ratio)
 
 

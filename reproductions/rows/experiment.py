@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 import quatrain
@@ -18,11 +17,13 @@ from quatrain.diagnostics.progress import Progress
 from quatrain.objective import Method
 from quatrain.run import Result
 from quatrain.types import Origin
+from reproductions.rows.results import SAMPLES
 
 NUMBERS = 100
 """Both numbers lie below."""
-IMITATION = {"start": 140, "teacher": 400}
-"""Steps of imitation behind each policy."""
+IMITATION = {"start": 0.6, "teacher": 1.0}
+"""How many of the answers that each policy imitated were right."""
+IMITATION_STEPS = 300
 SEEDS = (0, 1, 2)
 SETTINGS: dict[str, Any] = {
     "steps": 40,
@@ -32,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "threads": 1,
     "update": {"lr": 2e-4, "minibatches": 2, "tokens_per_pass": 4096},
     "engine": {"max_sequences": 128},
-    "evaluate": {"every": 0, "problems": 200, "samples": 4, "temperature": 1.0},
+    "evaluate": {"every": 0, "problems": 200, "samples": SAMPLES, "temperature": 1.0},
     "checkpoint": {"every": 0},
 }
 """Of every run; accuracy is that of answers drawn at temperature 1."""
@@ -46,62 +47,64 @@ class Place:
 
     folder: Path
 
-    @property
-    def task(self) -> Path:
-        return self.folder / "larger.jsonl"
+    def task(self, right: float = 1.0) -> dict[str, Any]:
+        """The problems, with right answers for the share `right` and wrong ones for the rest."""
+        file = self.folder / f"larger-{right}.jsonl"
+        if not file.exists():
+            file.write_text("".join(json.dumps(problem) + "\n" for problem in problems(right)))
+        return {"name": str(file), "template": "plain", "examples": 0}
 
     def policy(self, name: str) -> Path:
         return self.folder / name / "model"
 
     def prepare(self) -> None:
-        """Write the task and train the policies, unless they are there."""
+        """Train the policies, unless they are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.task.exists():
-            self.task.write_text("".join(json.dumps(problem) + "\n" for problem in problems()))
-        for name, steps in IMITATION.items():
+        self.task()
+        for name, right in IMITATION.items():
             if not self.policy(name).is_dir():
                 update = {"lr": 1e-3, "schedule": "cosine", "warmup_steps": 10, "tokens_per_pass": 4096}
-                tree = {**SETTINGS, **SHOWN, "model": "tiny", "method": "sft", "steps": steps, "update": update}
-                silently(tree | {"task": self._task, "out": str(self.folder / name)})
-
-    @property
-    def _task(self) -> dict[str, Any]:
-        return {"name": str(self.task), "template": "plain", "examples": 0}
+                tree = {**SETTINGS, **SHOWN, "model": "tiny", "method": "sft", "steps": IMITATION_STEPS, "update": update}
+                self._carry_out(tree | {"task": self.task(right), "out": str(self.folder / name)})
 
     def tree(self, name: str, method: Method, seed: int) -> dict[str, Any]:
         """The settings of one run, by what the row reads."""
         tree = {**SETTINGS, **({} if Origin.POLICY in method.origins else SHOWN)}
         if "logp_teacher" in method.needs:
             tree["teacher"] = {"model": str(self.policy("teacher"))}
-        own = {"method": name, "model": str(self.policy("start")), "task": self._task, "seed": seed}
+        own = {"method": name, "model": str(self.policy("start")), "task": self.task(), "seed": seed}
         return tree | own | {"out": str(self.folder / f"{name.replace(':', '-')}-{seed}")}
 
     def run(self, name: str, seed: int) -> dict[str, Any]:
         """Train one row with one seed, or take up what is there: how many answers to each problem are right, before and after."""
         tree = self.tree(name, quatrain.method(name), seed)
-        folder = Path(tree["out"])
-        result = quatrain.resume(folder, progress=quiet()) if folder.exists() else silently(tree)
+        result = self._carry_out(tree)
         assert result.before is not None
         assert result.after is not None
         return {"row": name, "seed": seed, "before": digits(result.before), "after": digits(result.after)}
 
+    @staticmethod
+    def _carry_out(tree: dict[str, Any]) -> Result:
+        """Silently; a run that was begun goes on."""
+        folder = Path(tree["out"])
+        with Progress(0, "", console=Console(quiet=True)) as progress:
+            return (
+                quatrain.resume(folder, progress=progress) if folder.exists() else quatrain.train(load(tree), progress=progress)
+            )
 
-def problems() -> list[dict[str, str]]:
-    """Every two different numbers once, in an order drawn once: the larger one is right, the smaller one is wrong."""
+
+def problems(right: float) -> list[dict[str, str]]:
+    """Every two different numbers once, to say the larger one of; for all but the share `right`, the smaller one. Drawn once."""
+    draw = random.Random(0)
     pairs = [(a, b) for a in range(NUMBERS) for b in range(NUMBERS) if a != b]
-    random.Random(0).shuffle(pairs)
-    numbers = [(f"{a:02d} {b:02d}", f"{max(a, b):02d}", f"{min(a, b):02d}") for a, b in pairs]
-    return [{"prompt": text, "answer": right, "chosen": right, "rejected": wrong} for text, right, wrong in numbers]
-
-
-def silently(tree: dict[str, Any]) -> Result:
-    return quatrain.train(load(tree), progress=quiet())
-
-
-def quiet() -> Progress:
-    return Progress(0, "", console=Console(quiet=True))
+    draw.shuffle(pairs)
+    out = []
+    for a, b in pairs:
+        better, worse = (f"{pick(a, b):02d}" for pick in ((max, min) if draw.random() < right else (min, max)))
+        out.append({"prompt": f"{a:02d} {b:02d}", "answer": better, "chosen": better, "rejected": worse})
+    return out
 
 
 def digits(evaluation: Evaluation) -> str:
     """How many of its answers to each problem are right, a digit each."""
-    return "".join(str(round(right)) for right in np.asarray(evaluation.scores).sum(1))
+    return "".join(str(round(share * SAMPLES)) for share in evaluation.scores)
