@@ -113,12 +113,21 @@ def parser() -> argparse.ArgumentParser:
 
     methods = command(
         "methods",
-        "list the methods, show one, or compare two",
+        "list the methods, show them by their lines, explain one, compare two, or cite some",
         "methods",
-        "quatrain methods\nquatrain methods show grpo\nquatrain methods diff grpo dapo",
+        "quatrain methods\nquatrain methods table\nquatrain methods show grpo\nquatrain methods diff grpo dapo\n"
+        "quatrain methods cite grpo dapo",
     )
-    methods.add_argument("what", nargs="?", choices=("list", "show", "diff"), default="list", help="default list")
-    methods.add_argument("names", nargs="*", metavar="ID", help="a method's id or alias: one for show, two for diff")
+    methods.add_argument(
+        "what",
+        nargs="?",
+        choices=("list", "table", "show", "diff", "cite"),
+        default="list",
+        help="list has the claims, table the lines; default list",
+    )
+    methods.add_argument(
+        "names", nargs="*", metavar="ID", help="a method's id or alias: one for show, two for diff, any number for cite"
+    )
 
     oracle = command(
         "oracle",

@@ -12,19 +12,21 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import quatrain
 from quatrain.cli import parser
-from quatrain.commands.catalogue import markdown
+from quatrain.commands.catalogue import LINES, terms
 from quatrain.commands.exactness import BETA, estimates_table, fixed_points_table
 from quatrain.config import RunConfig
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World
-from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, reductions
+from quatrain.methods.families import FAMILIES, base, by_family
+from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, preferences, reductions
+from quatrain.objective.part import meanings
 from quatrain.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -71,17 +73,78 @@ def expectations() -> str:
     return f"> {recipe.about} **Expect:** {recipe.expects}"
 
 
-def claims() -> str:
-    """The catalogue by what each paper claims."""
-    rows = [f"| `{name}` | {', '.join(row.aka) or '—'} | {row.claim} | {row.status} |" for name, row in quatrain.METHODS.items()]
-    return "\n".join(["| method | also called | claim | status |", "|---|---|---|---|", *rows])
+def families() -> str:
+    """How many rows there are, and which methods of which family."""
+    rows, papers = quatrain.METHODS, {row.paper for row in quatrain.METHODS.values()}
+    forms = sum(base(name) != name for name in rows)
+    said = f"{len(rows)} rows, {forms} of which are other forms of a method, such as `ID:code`, from {len(papers)} papers:"
+    head = "| family | methods | in common |\n|---|---|---|"
+    groups = by_family(rows).items()
+    lines = (f"| {home} | {_codes(name for name in names if base(name) == name)} | {FAMILIES[home]} |" for home, names in groups)
+    return "\n".join([said, "", head, *lines])
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def catalogue() -> str:
+    """Every row, family by family: its lines, a term a row, and then what is said of it."""
+    out = []
+    for home, names in by_family(quatrain.METHODS).items():
+        head = f"| | {' | '.join(LINES)} | on |\n|{'---|' * (len(LINES) + 2)}"
+        rows = [_term(label, lines) for name in names for label, lines in terms(name)]
+        out += [f"## {home}", f"{FAMILIES[home][0].upper()}{FAMILIES[home][1:]}.", "\n".join([head, *rows]), *map(_said, names)]
+    return "\n\n".join(out)
+
+
+def _term(label: str, lines: dict[str, str]) -> str:
+    cells = [f"`{lines[line]}`" if line in lines else "" for line in LINES]
+    name, equals, rest = label.strip().partition(" = ")
+    first = label.strip() if label.strip().startswith("+") else f"`{name}`{equals}{rest}"
+    return f"| {' | '.join([first, *cells, lines.get('on', '').removeprefix('on ')])} |"
+
+
+def _said(name: str) -> str:
+    row = quatrain.METHODS[name]
+    aka = f", also {_codes(row.aka)}" if row.aka else ""
+    paper = f"[{row.paper.removeprefix('https://')}]({row.link})"
+    return f"`{name}` ({paper}{aka}), {row.status}\n: {row.claim} {row.note}".strip()
+
+
+def part_of_the_example() -> str:
+    """The part of the worked example, as it stands in its module."""
+    return _source("quatrain/objective/masks.py", "SoftGate")
+
+
+def row_of_the_example() -> str:
+    """Its row."""
+    path = "quatrain/methods/catalogue.py"
+    source = (ROOT / path).read_text()
+    rows = next(node.value for node in ast.parse(source).body if isinstance(node, ast.AnnAssign))
+    assert isinstance(rows, ast.Dict)
+    (row,) = (v for k, v in zip(rows.keys, rows.values, strict=True) if isinstance(k, ast.Constant) and k.value == "sapo")
+    return f'```python title="{path}"\n    "sapo": {ast.get_source_segment(source, row)},\n```'
+
+
+def loss_of_the_example() -> str:
+    """Its published loss."""
+    return _source("tests/reference/trust_region.py", "sapo")
+
+
+def _source(path: str, name: str) -> str:
+    """What is called `name` in a file of the repository."""
+    source = (ROOT / path).read_text()
+    (node,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    text = "\n".join(source.splitlines()[first - 1 : node.end_lineno])
+    return f'```python title="{path}"\n{text}\n```'
 
 
 def cost() -> str:
     """How much the worked example adds, counted over its blocks; two more lines name the part and the loss elsewhere."""
-    page = (ROOT / "docs/how-a-method-is-made.md").read_text()
-    blocks = dict(re.findall(r'```python title="([^"]+\.py)"\n(.*?)```', page, re.DOTALL))
-    lines = sum(bool(line.strip()) for block in blocks.values() for line in block.splitlines()) + 2
+    blocks = [part_of_the_example(), row_of_the_example(), loss_of_the_example()]
+    lines = sum(bool(line.strip()) for block in blocks for line in block.splitlines()[1:-1]) + 2
     return f"**{len(blocks)} files, {lines} lines**, blank ones not counted."
 
 
@@ -221,6 +284,7 @@ def parts_page(title: str, module: ModuleType, classes: list[type] | None = None
 
     def page() -> str:
         chosen = classes or [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+        chosen = [c for c in chosen if is_dataclass(c) and all(f.default is not MISSING for f in fields(c))]
         intro = (module.__doc__ or "").partition("\n\n")[2] if classes is None else ""
         where = f"Code: `{module.__name__.replace('.', '/')}.py`."
         return "\n\n".join(filter(None, [NOTE + f"# {title}", _plain(intro), *map(_part, chosen), "---", where])) + "\n"
@@ -239,9 +303,9 @@ def _part(part: type) -> str:
             source_line = _linked(_plain(paragraph))
         else:
             text.append(_plain(paragraph))
-    meanings = dict(_attributes(node))
-    names = [f for f in fields(part) if f.name not in ("name", "on", "reduce", "advantage") or f.name in meanings]  # type: ignore[arg-type]
-    rows = [f"| `{f.name}` | `{_signature(f.default)}` | {_escaped(_plain(meanings.get(f.name, '')))} |" for f in names]
+    told = meanings(part)
+    names = [f for f in fields(part) if f.name not in ("name", "on", "reduce", "advantage") or f.name in told]  # type: ignore[arg-type]
+    rows = [f"| `{f.name}` | `{_signature(f.default)}` | {_escaped(_plain(told.get(f.name, '')))} |" for f in names]
     table = ["\n".join(["| number | default | meaning |", "|---|---|---|", *rows])] if rows else []
     facts = _facts(part)
     return "\n\n".join([f"## {part.__name__}", _plain(summary), *formula, *text, *table, source_line, facts])
@@ -250,21 +314,21 @@ def _part(part: type) -> str:
 def _facts(part: type) -> str:
     users = []
     for name, row in quatrain.METHODS.items():
-        terms = [term for term in row.terms if any(isinstance(p, part) for p in (term, *term.parts.values()))]
-        if terms:
-            users.append(f"`{name}`" + ("" if any(term.coefficient for term in terms) else " (off)"))
+        using = [term for term in row.terms if any(isinstance(inner, part) for inner in _within(term))]
+        if using:
+            users.append(f"`{name}`" + ("" if any(term.coefficient for term in using) else " (off)"))
     reads = sorted(getattr(part(), "needs", ()))
     said = [f"Reads {', '.join(f'`{name}`' for name in reads)}." if reads else ""]
     said += [f"Used by {', '.join(users)}." if users else "Used by no row yet."]
     return " ".join(filter(None, said))
 
 
-def _attributes(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """(field, the string under it) of a class."""
-    for field, text in zip(node.body, node.body[1:], strict=False):
-        told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and text.value.value
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(told, str):
-            yield field.target.id, told
+def _within(part: Any) -> Iterator[Any]:
+    """A part and the parts that it is made of."""
+    yield part
+    for item in fields(part):
+        if is_dataclass(getattr(part, item.name)):
+            yield from _within(getattr(part, item.name))
 
 
 def _signature(value: Any) -> str:
@@ -292,10 +356,13 @@ def _escaped(text: str) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "tree": tree,
-    "methods": markdown,
+    "families": families,
     "expectations": expectations,
-    "claims": claims,
+    "catalogue": catalogue,
     "cost": cost,
+    "part-of-the-example": part_of_the_example,
+    "row-of-the-example": row_of_the_example,
+    "loss-of-the-example": loss_of_the_example,
     "worlds": worlds,
     "exactness": exactness,
     "unfit": unfit,
@@ -305,6 +372,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/parts/masks.md": parts_page("Masks", masks),
     "docs/parts/denominators.md": parts_page("Denominators", denominators),
     "docs/parts/advantages.md": parts_page("Advantages", advantages),
+    "docs/parts/preferences.md": parts_page("Preferences", preferences),
     "docs/parts/likelihoods.md": parts_page("Likelihoods", likelihoods),
     "docs/parts/reductions.md": parts_page("Reductions", reductions),
     "docs/parts/terms.md": parts_page("Further terms", sys.modules[EntropyBonus.__module__], [EntropyBonus, ValueLoss]),

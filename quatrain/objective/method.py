@@ -247,9 +247,9 @@ def _settings(part: Any, prefix: str, label: str) -> list[str]:
 
 def written(term: AnyTerm) -> dict[str, str]:
     """What a term is the product of in short: its lines, and its coefficient and whose trajectories it is about if unusual."""
-    own = {f.name: getattr(term, f.name) for f in fields(term) if f.name not in ("name", "coefficient", "on", *term.parts)}
+    own = [f.name for f in fields(term) if f.name not in ("name", "coefficient", "on", *term.parts)]
     cells = {"coefficient": brief(term.coefficient)} if term.coefficient != 1 else {}
-    cells |= {name: f"{name} {brief(value)}" for name, value in own.items()}
+    cells |= {"mask": ", ".join(f"{name} {brief(getattr(term, name))}" for name in own)} if own else {}
     cells |= {name: brief(part) for name, part in term.parts.items()}
     return cells | ({"on": f"on {_named(term.on)}"} if term.on != (Origin.POLICY,) else {})
 

@@ -8,7 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -161,17 +161,19 @@ def describe(part: Any) -> Description:
 
 
 def meanings(kind: type) -> dict[str, str]:
-    """What the string under each field of a class says of it; nothing of a class that was not read from a file."""
+    """What the string under each field of a class says of it, and what may be chosen; nothing of a class that has no file."""
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     except (OSError, TypeError):
         return {}
     assert isinstance(node, ast.ClassDef)
+    types = get_type_hints(kind)
     told: dict[str, str] = {}
     for item, text in itertools.pairwise(node.body):
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(text, ast.Expr):
-            said = ast.literal_eval(text.value)
-            told[item.target.id] = " ".join(said.split())
+            choices = get_args(types[item.target.id]) if get_origin(types[item.target.id]) is Literal else ()
+            said = [ast.literal_eval(text.value), f"One of: {', '.join(map(str, choices))}." if choices else ""]
+            told[item.target.id] = " ".join(" ".join(said).split())
     return told
 
 
