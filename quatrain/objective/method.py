@@ -295,4 +295,6 @@ def _set(part: Any, path: list[str], value: Any, name: str) -> Any:
     except ValidationError as error:
         message = re.sub(r"^Input", "it", error.errors()[0]["msg"])
         raise ConfigError(f"{name} = {value!r} is not allowed: {message}") from None
+    if checked != checked:
+        raise ConfigError(f"{name} = {value!r} is not allowed: it should be a number")
     return dataclasses.replace(part, **{head: checked})

@@ -113,6 +113,7 @@ def test_settings_reach_parts_of_parts(settings: dict, changed: Method):
         ({"advantage.of.of.scale": "all"}, "method.advantage.of.of.scale = 'all' is not allowed: it should be 'none', 'group'"),
         ({"advantage.of.share": 1.5}, "method.advantage.of.share = 1.5 is not allowed: it should be less than or equal to 1"),
         ({"mask.high": 0.0}, "method.mask.high = 0.0 is not allowed: it should be greater than 0"),
+        ({"shown.advantage.rate": math.nan}, "method.shown.advantage.rate = nan is not allowed: it should be a number"),
     ],
 )
 def test_bad_settings_of_parts_of_parts_are_explained(settings: dict, message: str):
