@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
 
-from quatrain.config import ConfigError, ModelConfig, RunConfig, load, read_yaml
+from quatrain.config import ConfigError, ModelConfig, ProcessConfig, RewardConfig, RunConfig, load, read_yaml
 from quatrain.diagnostics.evaluation import Evaluation
 from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
 from quatrain.objective import Method, Term
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
-from quatrain.prompts import Task, Template, open_task, resolve_template
+from quatrain.prompts import Problem, Task, Template, open_task, resolve_template
 from quatrain.rewards import Judge, check_rewards
+from quatrain.rewards.judge import COMPARING, verifier
 from quatrain.rollouts import Request, Sampling, TorchEngine
 from quatrain.types import Batch, Origin, Prompt
-from quatrain.update import Learner, Reference
+from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 
-PROVIDED = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "values"})
+PROVIDED = frozenset(
+    {"reward", "reward_greedy", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
+    | {"entropy", "values"}
+)
 """Fields of a batch that a run of this kind can fill."""
+OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "entropy"})
+"""Those that a process reward model can learn from."""
 PROBED = 20
-"""Problems of an endless task that are looked at for worked answers."""
+"""Problems of an endless task that are looked at for what it has."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +46,116 @@ class Plan:
     config: RunConfig
     method: Method
     task: Task
+    is_verifiable: bool
+    """Whether something tells which of the policy's answers are right."""
+    has_pairs: bool
+    """Whether the task has pairs of a better and a worse answer."""
+
+    @property
+    def rewards(self) -> list[RewardConfig]:
+        """Those that can be computed: without reference answers none that compares with them."""
+        return [r for r in self.config.rewards if self.is_verifiable or r.name not in COMPARING]
+
+    @property
+    def held_out(self) -> int:
+        """How many problems are set aside to measure on; none where there is nothing to measure."""
+        return self.config.evaluate.problems if self.is_verifiable or self.has_pairs else 0
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What a person should know before the run starts."""
+        if not self.is_verifiable:
+            instead = ", but held-out pairs are ranked" if self.held_out else ""
+            yield f"{self.task.name} has no reference answers: what the policy writes is not judged{instead}"
 
 
-def plan(config: RunConfig) -> Plan:
-    """Check what can be checked without loading a model.
+def plan(config: RunConfig, *, trains: bool = True) -> Plan:
+    """Check what can be checked without loading a model; `trains` is whether the method matters.
 
     Raises:
         ConfigError: something is unknown, missing, or does not go together.
     """
     method = find_method(config.method.name).with_settings(config.method.settings)
-    _check_composition(config, method)
+    if trains:
+        _check_composition(config, method)
+    too_large = [k for k in config.evaluate.k if k > config.evaluate.samples]
+    if too_large:
+        raise ConfigError(
+            f"evaluate.k has {too_large[0]} and there are {config.evaluate.samples} answers per problem: raise evaluate.samples"
+        )
     check_rewards(config.rewards)
     task = open_task(config.task)
-    if method.origins == {Origin.DEMONSTRATION} and all(p.worked is None for p in islice(task.problems(0), task.size or PROBED)):
+    seen = list(islice(task.problems(0), task.size or PROBED))
+    if trains:
+        _check_data(config, method, task.name, seen)
+    is_verifiable = verifier(config.rewards).name not in COMPARING or any(p.verifiable for p in seen)
+    compared = next((r.name for r in config.rewards if r.name in COMPARING), None)
+    if not is_verifiable and compared and (method.judged or not trains):
         raise ConfigError(
-            f"the method {config.method.name} imitates worked answers and {task.name} has none: "
-            "set task.answer_column or task.demonstration_column"
+            f"the reward {compared} compares with reference answers and {task.name} has none: set task.answer_column, "
+            "or judge by a function of your own, as in --reward path/to/module.py:function"
         )
     check_model(config.model)
-    if config.reference.model not in ("start", "none"):
-        check_model(ModelConfig(name=config.reference.model))
-    return Plan(config, method, task)
+    for name in (config.reference.model, config.teacher.model, config.process.model) if trains else ():
+        if name not in ("start", "none", None):
+            check_model(ModelConfig(name=name))
+    return Plan(config, method, task, is_verifiable, any(_is_pair(p) for p in seen))
+
+
+def _check_data(config: RunConfig, method: Method, task: str, problems: Sequence[Problem]) -> None:
+    """Whether the method finds in `problems` what it learns from."""
+    name = config.method.name
+    if Origin.DEMONSTRATION in method.origins and all(p.worked is None for p in problems):
+        raise ConfigError(
+            f"the method {name} imitates worked answers and {task} has none: set task.answer_column or task.demonstration_column"
+        )
+    if Origin.RATED in method.origins and not any(p.rated for p in problems):
+        raise ConfigError(
+            f"the method {name} learns from rated answers and {task} has none: "
+            "give a file with prompt, chosen and rejected, or set task.chosen_column and task.rejected_column"
+        )
+    if Origin.RATED in _compared(method) and not any(_is_pair(p) for p in problems):
+        raise ConfigError(
+            f"the method {name} learns from pairs and {task} has single answers: "
+            "give a file with prompt, chosen and rejected, or choose a method that takes one answer, see `quatrain methods`"
+        )
+
+
+def _is_pair(problem: Problem) -> bool:
+    return len({reward for _, reward in problem.rated}) > 1
+
+
+def _compared(method: Method) -> set[Origin]:
+    """Whose answers it compares with each other."""
+    return {origin for t in method.active if isinstance(t, Term) and "prompt_id" in t.advantage.needs for origin in t.on}
 
 
 def _check_composition(config: RunConfig, method: Method) -> None:
     """What each setting allows alone and not together."""
     name = config.method.name
     if "logp_ref" in method.needs and config.reference.model == "none":
-        weight = next(f"method.{key}" for key, _ in method.numbers() if key.endswith(".coefficient"))
+        first, *rest = (t.name for t in method.active if any("logp_ref" in part.needs for part in t.parts.values()))
+        drop = "" if rest or first == method.terms[0].name else f", or set method.{first}.coefficient=0 to drop the term"
+        raise ConfigError(f"the method {name} needs logp_ref and reference.model is none: leave it at start{drop}")
+    if "logp_teacher" in method.needs and config.teacher.model is None:
         raise ConfigError(
-            f"the method {name} needs logp_ref and reference.model is none: leave it at start, or set {weight}=0 to drop the term"
+            f"the method {name} learns from a teacher and there is none: name a model of the same vocabulary with --teacher"
+        )
+    if "logp_teacher" not in method.needs and config.teacher.model is not None:
+        raise ConfigError(
+            f"teacher.model is {config.teacher.model} and the method {name} reads no teacher: "
+            "leave --teacher out, or choose a method that distils, see `quatrain methods`"
+        )
+    learns = find_method(config.process.method)
+    if "logp_process" in method.needs and (learns.origins != {Origin.POLICY} or not learns.needs <= OF_ANSWERS):
+        raise ConfigError(
+            f"process.method is {config.process.method}, which needs more than judged answers: "
+            f"leave it at {ProcessConfig().method}, or choose a method without critic, teacher and demonstrations"
         )
     unavailable = sorted(method.needs - PROVIDED)
     if unavailable:
         raise ConfigError(f"the method {name} needs {', '.join(unavailable)}, which nothing in a single-turn run provides")
-    compares = any(isinstance(t, Term) and "prompt_id" in t.advantage.needs for t in method.active)
-    if compares and config.group_size < 2:
+    if Origin.POLICY in _compared(method) and config.group_size < 2:
         raise ConfigError(
             f"the method {name} compares an answer with the others of its group and group_size is {config.group_size}: "
             "set group_size=2 or more, or choose a method without a group baseline, see `quatrain methods`"
@@ -85,11 +166,6 @@ def _check_composition(config: RunConfig, method: Method) -> None:
         raise ConfigError(
             f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups "
             "are never split: lower update.minibatches or raise prompts_per_step"
-        )
-    too_large = [k for k in config.evaluate.k if k > config.evaluate.samples]
-    if too_large:
-        raise ConfigError(
-            f"evaluate.k has {too_large[0]} and there are {config.evaluate.samples} answers per problem: raise evaluate.samples"
         )
 
 
@@ -121,15 +197,27 @@ def load_policy(config: RunConfig, *, critic: bool = False) -> CausalLM:
 def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
     """What turns this run's batches into weights, at the run's start."""
     config, method = planned.config, planned.method
-    reference = None
+    shared: dict[str, Any] = {"steps": config.steps, "temperature": config.sampling.temperature, "seed": config.seed}
     if "logp_ref" in method.needs:
-        named = ModelConfig(name=config.reference.model, dtype=config.model.dtype, device=config.model.device)
-        other = None if named.name == "start" else CausalLM(*load_model(named, config.seed))
-        reference = Reference(policy, keep=config.reference.placement == "keep", folder=folder.path, other=other)
-    temperature = config.sampling.temperature
-    return Learner(
-        policy, method, config.update, steps=config.steps, temperature=temperature, reference=reference, seed=config.seed
-    )
+        other = None if config.reference.model == "start" else _load_frozen(config, config.reference.model)
+        keep = config.reference.placement == "keep"
+        shared["reference"] = Reference(policy, keep=keep, folder=folder.path, other=other)
+    teacher = process = None
+    if "logp_teacher" in method.needs:
+        assert config.teacher.model is not None
+        teacher = Reference(policy, keep=True, folder=folder.path, other=_load_frozen(config, config.teacher.model))
+    if "logp_process" in method.needs:
+        changes = {} if config.process.model == "start" else {"name": config.process.model}
+        model = load_policy(config.model_copy(update={"model": config.model.model_copy(update=changes)}))
+        check_vocabulary(policy, model)
+        update = config.update.model_copy(update={"lr": config.process.lr})
+        process = Learner(model, find_method(config.process.method), update, section=PROCESS, **shared)
+    return Learner(policy, method, config.update, teacher=teacher, process=process, **shared)
+
+
+def _load_frozen(config: RunConfig, name: str) -> CausalLM:
+    """Another model, as the policy is had: on its device and in its precision."""
+    return CausalLM(*load_model(ModelConfig(name=name, dtype=config.model.dtype, device=config.model.device), config.seed))
 
 
 def make_template(planned: Plan, policy: CausalLM) -> Template:

@@ -76,12 +76,15 @@ def parser() -> argparse.ArgumentParser:
         "quatrain train my-recipe.yaml --seed 1\n"
         "quatrain train --method grpo --task reasoning_gym:chain_sum --model smollm2 --set update.lr=1e-5\n"
         "quatrain train --method dapo --task problems.jsonl --model path/to/model --reward correct --reward my.py:short=0.1\n"
+        "quatrain train --method dpo --task pairs.jsonl --model path/to/model\n"
+        "quatrain train --method opd --task problems.jsonl --model path/to/model --teacher path/to/larger\n"
         "quatrain train --resume runs/2026-01-01-grpo-chain_sum-1",
     )
     train.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; options are applied on top of it")
     train.add_argument("--method", help="a method's id or alias; see `quatrain methods`")
     train.add_argument("--task", help="reasoning_gym:NAME[?option=value&…], a JSONL or Parquet file, or a data-set folder")
     train.add_argument("--model", help="smollm2, tiny, or a Hugging Face causal language model (folder or id)")
+    train.add_argument("--teacher", metavar="MODEL", help="the model to learn from, for methods that distil")
     train.add_argument(
         "--reward", action="append", metavar="NAME[=WEIGHT]", help="a builtin, or path/to/module.py:function; repeat"
     )

@@ -46,7 +46,15 @@ class TaskConfig(Section):
     answer_column: str | None = "answer"
     """None (``task.answer_column=``) where there are no reference answers."""
     demonstration_column: str | None = None
-    """A column with full worked answers to imitate; without it the reference answer is imitated."""
+    """A column with full worked answers to imitate; without it the preferred or the reference answer is imitated."""
+    chosen_column: str = "chosen"
+    """The column of the preferred one of two answers; where there is such a column, there need be no reference answer."""
+    rejected_column: str = "rejected"
+    """The column of the answer that it is preferred to."""
+    completion_column: str = "completion"
+    """The column of a single answer, where ``label_column`` says how good it is."""
+    label_column: str = "label"
+    """The column that says how good ``completion_column`` is: true, false, or a number."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """``chat`` is the tokenizer's chat template, ``plain`` is Question/Answer text; ``auto`` is what suits the model."""
     examples: Annotated[int, Field(ge=0)] | None = None
@@ -159,6 +167,24 @@ class ReferenceConfig(Section):
     """``keep`` holds it in memory, ``swap`` reads it from disk for each pass."""
 
 
+class TeacherConfig(Section):
+    """The policy to learn from, for methods that have one."""
+
+    model: str | None = None
+    """A model of the same vocabulary; its log-probabilities of the trained model's actions are what is read."""
+
+
+class ProcessConfig(Section):
+    """The process reward model, a language model that learns beside the policy, for methods that have one."""
+
+    model: str = "start"
+    """What it starts from: ``start`` (the trained model as it was), or another model of the same vocabulary."""
+    method: str = "implicit_prm"
+    """How it learns, on the policy's batches."""
+    lr: PositiveFloat = 1e-6
+    """Its learning rate at its height; all else is as under ``update``."""
+
+
 class CheckpointConfig(Section):
     """What a run keeps to go on from."""
 
@@ -210,6 +236,8 @@ class RunConfig(Section):
     engine: EngineConfig = EngineConfig()
     update: UpdateConfig = UpdateConfig()
     reference: ReferenceConfig = ReferenceConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    process: ProcessConfig = ProcessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []

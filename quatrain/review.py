@@ -37,7 +37,7 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
     if not folder.is_run and task is None:
         raise ConfigError(f"say what to evaluate {name!r} on: --task reasoning_gym:NAME, or a file; a run folder brings its own")
     tree = read_yaml(folder.config) if folder.is_run else {"model": name}
-    planned = plan(load(tree | ({"task": task} if task else {}), settings))
+    planned = plan(load(tree | ({"task": task} if task else {}), settings), trains=False)
     config = planned.config
     held_out = config.evaluate.problems
     own_task = folder.is_run and task is None

@@ -6,7 +6,7 @@ import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from quatrain.assembly import (
     plan,
 )
 from quatrain.config import ConfigError, RunConfig
-from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference
+from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference, estimate
 from quatrain.diagnostics.measures import readable, rollout_metrics
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, default_run_path
@@ -37,8 +37,11 @@ from quatrain.policies import CausalLM
 from quatrain.prompts import Source, Template
 from quatrain.rewards import Judge
 from quatrain.rollouts import Rollout
-from quatrain.types import Batch, Group
+from quatrain.types import Batch, Group, Origin, collate
+from quatrain.update import ranking
 from quatrain.update.checkpoints import Checkpoints, save_tensors
+
+RATED = frozenset({Origin.RATED})
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def train(config: RunConfig, *, progress: Progress | None = None) -> Result:
         StoppedRun: the gradient stayed not finite; the run is saved.
     """
     planned = plan(config)
-    Source(planned.task, Template("plain"), seed=config.seed, held_out=config.evaluate.problems)  # raises where too few problems
+    Source(planned.task, Template("plain"), seed=config.seed, held_out=planned.held_out)  # raises where too few problems
     folder = RunFolder(Path(config.out) if config.out else default_run_path(config.method.name, config.task.name))
     folder.create(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     try:
@@ -131,12 +134,12 @@ class Run:
                 f"max_answer_tokens is {config.max_answer_tokens} and {config.model.name} holds {policy.context} tokens, "
                 "prompt and answer together: lower it"
             )
-        self.config, self.method, self.folder, self.progress, self.policy = config, planned.method, folder, progress, policy
+        self.planned, self.config, self.folder, self.progress, self.policy = planned, config, folder, progress, policy
         self.has_failures = False
         template = make_template(planned, policy)
         self.template = template
         self.judge, self.trackers = judge, trackers
-        self.source = Source(planned.task, template, seed=config.seed, held_out=config.evaluate.problems)
+        self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out)
         self.engine = make_engine(config, policy)
         self.rollout = Rollout(
             self.engine,
@@ -146,7 +149,7 @@ class Run:
             encode_answer=lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"],
             context=policy.context,
             seed=config.seed,
-            origins=self.method.origins,
+            origins=planned.method.origins | planned.method.reads,
         )
         self.learner = make_learner(planned, folder, policy)
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
@@ -159,7 +162,11 @@ class Run:
         with ExitStack() as stack:
             trackers = open_trackers(config.trackers, folder.path, config.model_dump(mode="json"))
             stack.enter_context(trackers)
-            judge = stack.enter_context(Judge(config.rewards, config.max_answer_tokens))  # starts while the model loads
+            origins = planned.method.judged | {Origin.POLICY}
+            judge = Judge(planned.rewards, config.max_answer_tokens, origins=origins)  # starts while the model loads
+            stack.enter_context(judge)
+            for note in planned.notes:
+                progress.note(note)
             with progress.stage(f"loading {config.model.name}"):
                 policy = load_policy(config, critic="value" in planned.method.targets)
             yield cls(planned, folder, progress, policy, judge, trackers)
@@ -178,8 +185,8 @@ class Run:
 
     def evaluate_before(self, done: int) -> None:
         """Measure the start, unless that was done before a break."""
-        if done == 0 and self.config.evaluate.problems and not self.folder.evaluations.read():
-            self._evaluate(0, self.config.evaluate.problems)
+        if done == 0 and self.planned.held_out and not self.folder.evaluations.read():
+            self._evaluate(0, self.planned.held_out)
 
     def rollouts(self, step: int, groups: Sequence[Group], batch: Batch) -> None:
         """Keep what was acted: whole, for `replay`, and some of it for people."""
@@ -192,11 +199,11 @@ class Run:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure on held-out problems if it is time: on all of them at the end, on some in between."""
-        settings = self.config.evaluate
+        settings, problems = self.config.evaluate, self.planned.held_out
         last = step == self.config.steps
-        if not settings.problems or not (last or (settings.every and step % settings.every == 0)):
+        if not problems or not (last or (settings.every and step % settings.every == 0)):
             return {}
-        return self._evaluate(step, settings.problems if last else min(settings.problems, settings.progress_problems))
+        return self._evaluate(step, problems if last else min(problems, settings.progress_problems))
 
     def log(self, step: int, groups: Sequence[Group], metrics: dict[str, Any], clock: loop.Clock) -> None:
         record = {"step": step, **rollout_metrics(groups), **metrics, "fingerprint": self.learner.fingerprint()}
@@ -233,21 +240,25 @@ class Run:
             write_report([self.folder.path], self.folder.report)
 
     def _evaluate(self, step: int, problems: int) -> dict[str, float]:
+        prompts = self.source.held_out[:problems]
+        found: dict[str, float] = {}
+        lines: list[str] = []
         with self.progress.stage(f"evaluating on {problems} held-out problems", keep=step in (0, self.config.steps)):
-            prompts = self.source.held_out[:problems]
-            evaluation = measure(self.config, self.policy, self.template, self.engine, self.judge, prompts)
-        self.folder.evaluations.append({"step": step, **evaluation.to_json()})
-        accuracy = evaluation.accuracy
+            if self.planned.is_verifiable:
+                evaluation = measure(self.config, self.policy, self.template, self.engine, self.judge, prompts)
+                self.folder.evaluations.append({"step": step, **evaluation.to_json()})
+                accuracy, lines = evaluation.accuracy, evaluation.lines()
+                found = {"held_out/accuracy": accuracy.value, "held_out/low": accuracy.low, "held_out/high": accuracy.high}
+                found["held_out/problems"] = float(evaluation.problems)
+            if self.planned.has_pairs:
+                margins = self.learner.margins(collate(replace(self.rollout, origins=RATED)(prompts, version=0))).cpu()
+                ranked = estimate(ranking(margins).numpy())
+                found |= {"held_out/preference": ranked.value, "held_out/margin": margins.mean().item()}
+                lines.append(f"preference accuracy {ranked} on {ranked.n} pairs")
         if step in (0, self.config.steps):
-            when = "before" if step == 0 else "after"
-            for line in evaluation.lines():
-                self.progress.note(f"{when}: {line}")
-        return {
-            "held_out/accuracy": accuracy.value,
-            "held_out/low": accuracy.low,
-            "held_out/high": accuracy.high,
-            "held_out/problems": float(evaluation.problems),
-        }
+            for line in lines:
+                self.progress.note(f"{'before' if step == 0 else 'after'}: {line}")
+        return found
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import yaml
 
 from quatrain import cli
 from quatrain.config import RunConfig
-from quatrain.methods import METHODS, method
 from tests.command_line import JUDGING, PARITY, jsonl, quatrain, records, train
 
 SUMS = "--task sums.jsonl --model tiny "
@@ -47,7 +46,7 @@ WRONG = [
     # settings
     ("train --set learning_rate=1 " + SUMS, "no setting 'learning_rate'", "known: "),
     ("train --set stesp=1 " + SUMS, "no setting 'stesp'", "did you mean steps"),
-    ("train --set lr=1e-5 " + SUMS, "no setting 'lr'", "did you mean update.lr?"),
+    ("train --set lr=1e-5 " + SUMS, "no setting 'lr'", "did you mean update.lr or process.lr?"),
     ("train --set update.lrr=1e-5 " + SUMS, "no setting 'update.lrr'", "did you mean update.lr?"),
     ("train --set model.lora.rnak=4 " + SUMS, "no setting 'model.lora.rnak'", "did you mean model.lora.rank?"),
     ('train --set rewards=[{"nam":"correct"}] ' + SUMS, "'rewards.0.name' is missing", "recipe"),
@@ -176,31 +175,6 @@ def test_every_command_explains_itself(command: str):
         assert f"  quatrain {command}" in done.out.partition("examples:")[2]
     else:
         assert all(f"    {name} " in done.out for name in cli.BODIES)
-
-
-def test_methods_are_listed_shown_and_compared():
-    listed = quatrain("methods")
-    assert listed.code == 0
-    assert all(name in listed.out for name in METHODS)
-    assert quatrain("methods", "list").out == listed.out
-    shown = quatrain("methods", "show", "group-relative")
-    assert shown.code == 0
-    assert shown.out.rstrip() == method("grpo").explain()
-    differing = quatrain("methods", "diff", "grpo", "dapo")
-    assert differing.code == 0
-    assert "0.28" in differing.out
-    assert "PerToken" in differing.out
-    assert not re.search(r"│ denominator ", differing.out), "lines that are equal are left out"
-    assert "the same method" in quatrain("methods", "diff", "ppo", "ppo_clip").out
-
-
-def test_the_list_of_methods_fits_into_a_usual_terminal(monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
-        monkeypatch.setenv(name, value)
-    lines = re.sub(r"\x1b\[[\d;]*m", "", quatrain("methods").out).splitlines()
-    assert max(map(len, lines)) <= 80
-    names = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    assert names == list(METHODS)
 
 
 def test_tasks_are_listed_and_one_shows_its_options():

@@ -16,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quatrain.config import RunConfig
-from quatrain.methods import METHODS
 from quatrain.policies.loading import tiny
 from quatrain.recipes import RECIPES
 from tests.command_line import DIGITS, JUDGING, PARITY, UNRULY, jsonl, quatrain, records, settings, sums, train
@@ -34,39 +33,6 @@ def start(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a.keys() & b.keys())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_and_leaves_a_whole_run_folder(tmp_path: Path, sums: Path, method: str):
-    run = train(tmp_path / "run", sums, "--method", method, "--reward", PARITY, evaluate__problems=3, update__lr=1e-3)
-
-    tree = yaml.safe_load((run / "config.yaml").read_text())
-    config = RunConfig.model_validate(tree)
-    assert config.model_dump(mode="json") == tree, "whole, with every default"
-    assert (config.method.name, config.task.name, config.update.lr) == (method, str(sums), 1e-3)
-
-    metrics = records(run / "metrics.jsonl")
-    assert [record["step"] for record in metrics] == [1, 2]
-    for record in metrics:
-        assert not [name for name, value in record.items() if value is None], "a metric was not finite"
-        assert record.keys() >= {"entropy", "update/grad_norm", "update/lr", "fingerprint", "seconds/total", "tokens_per_second"}
-        assert record["update/grad_norm"] > 0
-    assert metrics[0]["fingerprint"] != metrics[1]["fingerprint"]
-
-    texts = records(run / "rollouts.jsonl")
-    assert {r["step"] for r in texts} == {1, 2}
-    assert all(r["text"] and r["error"] is None and " + 1 = ?" in r["prompt"] for r in texts)
-    assert [r["step"] for r in records(run / "evaluations.jsonl")] == [0, 2]
-    assert (run / "report.html").read_text().startswith("<!doctype html>")
-
-    kept = run / "checkpoints" / "step-000002" / "model"
-    assert same(weights(kept), weights(run / "model"))
-    assert not same(weights(kept), start())
-    assert (kept / "critic.safetensors").exists() == (method == "ppo")
-    for folder in (kept, run / "model"):
-        loaded = AutoModelForCausalLM.from_pretrained(folder)
-        assert same(dict(loaded.named_parameters()), weights(kept))
-        assert AutoTokenizer.from_pretrained(folder)("1 + 1")["input_ids"]
 
 
 def test_lora_trains_an_adapter_and_exports_a_whole_model(tmp_path: Path, sums: Path):
@@ -203,7 +169,7 @@ def test_the_models_chat_template_is_what_it_reads_and_ends_an_answer(tmp_path: 
     for r in records(run / "rollouts.jsonl"):
         assert r["prompt"].startswith("[system]Be brief.<eos>[user]")
         assert r["prompt"].endswith(" + 1 = ?<eos>[assistant]")
-        assert r["text"] == r["answer"] + "<eos>"
+        assert r["text"] == r["answer"]
     batch = load_file(run / "rollouts" / "step-000001.safetensors")
     last = [row[action][-1] for row, action in zip(batch["tokens"], batch["action"], strict=True)]
     assert all(token == tokenizer.eos_token_id for token in last), "the end of a turn is one token"

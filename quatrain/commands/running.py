@@ -24,7 +24,9 @@ from quatrain.run import train as train_run
 def train(given: Namespace) -> None:
     """Post-train, from a recipe and options or from where a run stopped, and say what came of it."""
     if given.resume is not None:
-        others = [f"--{name}" for name in ("method", "task", "model", "reward", "seed", "out", "set") if getattr(given, name)]
+        others = [
+            f"--{name}" for name in ("method", "task", "model", "teacher", "reward", "seed", "out", "set") if getattr(given, name)
+        ]
         others += [given.recipe] if given.recipe else []
         if others:
             raise ConfigError(f"--resume goes on with the run's own settings: leave out {', '.join(others)}")
@@ -35,6 +37,7 @@ def train(given: Namespace) -> None:
     settings = [f"{name}={json.dumps(getattr(given, name))}" for name in given_names]
     if given.task:
         tree = {key: value for key, value in tree.items() if key != "task"} | {"task": given.task}
+    settings += [f"teacher.model={json.dumps(given.teacher)}"] if given.teacher else []
     settings += [f"seed={given.seed}"] if given.seed is not None else []
     if given.reward:
         tree = tree | {"rewards": [_reward(text) for text in given.reward]}

@@ -120,6 +120,12 @@ class Method:
         compared = frozenset[Origin]().union(*(getattr(part, "reads", frozenset()) for part in parts))
         return compared | ({Origin.GREEDY} if "reward_greedy" in self.needs else frozenset())
 
+    @property
+    def judged(self) -> frozenset[Origin]:
+        """Whose trajectories' rewards it reads, of those that do not bring one with them."""
+        terms = (t for t in self.active if any("reward" in part.needs for part in t.parts.values()))
+        return (frozenset(origin for term in terms for origin in term.on) | self.reads & {Origin.GREEDY}) - {Origin.RATED}
+
     def bind(self, batch: Batch) -> Bound:
         """The method on a whole minibatch: everything that does not depend on log π_θ, computed once.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ def open_rows(config: TaskConfig) -> Rows:
 
 
 def _problem(where: str, row: Mapping[str, Any], config: TaskConfig) -> Problem:
+    rated = _rated(where, row, config)
     taken = {"prompt": config.prompt_column, "answer": config.answer_column, "demonstration": config.demonstration_column}
     texts: dict[str, str | None] = {}
     for role, column in taken.items():
@@ -71,19 +73,48 @@ def _problem(where: str, row: Mapping[str, Any], config: TaskConfig) -> Problem:
             texts[role] = None
             continue
         if column not in row:
+            if role == "answer" and rated:
+                texts[role] = None
+                continue
             way_out = " (or answer_column='' if there are no reference answers)" if role == "answer" else ""
             raise ConfigError(
                 f"{where} has no column {column!r}, only {', '.join(map(repr, row)) or 'none'}: set task.{role}_column{way_out}"
             )
-        value = row[column]
-        if not isinstance(value, str | int | float | None) or isinstance(value, bool):
-            raise ConfigError(f"{where}: {column} must be text, got {type(value).__name__} {str(value)[:60]!r}")
-        texts[role] = None if value is None else str(value)
+        texts[role] = None if row[column] is None else _text(where, row, column)
     if not (texts["prompt"] or "").strip():
         raise ConfigError(f"{where}: {config.prompt_column} is empty: every row needs a question")
-    rest = {key: value for key, value in row.items() if key not in taken.values()}
+    rating = {config.chosen_column, config.rejected_column, config.completion_column, config.label_column} if rated else set()
+    rest = {key: value for key, value in row.items() if key not in rating.union(taken.values())}
     info = json.loads(json.dumps(rest, default=str))
-    return Problem(texts["prompt"] or "", texts["answer"], texts["demonstration"], info)
+    return Problem(texts["prompt"] or "", texts["answer"], texts["demonstration"], rated, info)
+
+
+def _rated(where: str, row: Mapping[str, Any], config: TaskConfig) -> tuple[tuple[str, float], ...]:
+    """A row's preferred answer and the other one, or its single answer with the label; none where it has no such columns."""
+    pair, single = (config.chosen_column, config.rejected_column), (config.completion_column, config.label_column)
+    here = [column for column in pair if column in row]
+    if len(here) == 1:
+        missing = next(column for column in pair if column not in row)
+        raise ConfigError(f"{where} has {here[0]!r} and no {missing!r}: set task.chosen_column and task.rejected_column")
+    if here:
+        chosen, rejected = (_text(where, row, column) for column in pair)
+        if chosen == rejected:
+            raise ConfigError(f"{where}: {pair[0]} and {pair[1]} are the same text, so that none is preferred: take the row out")
+        return (chosen, 1.0), (rejected, 0.0)
+    if not all(column in row for column in single):
+        return ()
+    label = row[single[1]]
+    if not isinstance(label, int | float) or not math.isfinite(label):
+        raise ConfigError(f"{where}: {single[1]} must be true, false or a number, got {label!r:.60}: set task.label_column")
+    return ((_text(where, row, single[0]), float(label)),)
+
+
+def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+    value = row[column]
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        way_out = ": of a conversation give one message's content" if isinstance(value, list) else ""
+        raise ConfigError(f"{where}: {column} must be text, got {type(value).__name__} {str(value)[:60]!r}{way_out}")
+    return str(value)
 
 
 def _read_file(path: Path) -> Iterator[Row]:

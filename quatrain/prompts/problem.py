@@ -17,13 +17,21 @@ class Problem:
     """The reference answer, or None where only a verifier knows."""
     demonstration: str | None = None
     """A full worked answer, or None."""
+    rated: tuple[tuple[str, float], ...] = ()
+    """Answers, each with its reward; a preferred one has 1, the one it is preferred to 0."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the task's verifier needs, in another process too; JSON values only."""
 
     @property
     def worked(self) -> str | None:
-        """The text to imitate: the demonstration, else the answer."""
-        return self.answer if self.demonstration is None else self.demonstration
+        """The text to imitate: the demonstration, else a rated answer with a reward above 0, else the reference answer."""
+        good = next((text for text, reward in self.rated if reward > 0), self.answer)
+        return good if self.demonstration is None else self.demonstration
+
+    @property
+    def verifiable(self) -> bool:
+        """Whether a verifier can tell a right answer: by the reference answer, or by what generated the problem."""
+        return self.answer is not None or "reasoning_gym" in self.info
 
 
 @runtime_checkable

@@ -85,6 +85,7 @@ class Source:
             text=self.template.render(problem),
             answer=problem.answer,
             demonstration=None if worked is None else self.template.completion(worked),
+            rated=tuple((self.template.completion(text), reward) for text, reward in problem.rated),
             task=self.task.name,
             info=problem.info,
         )

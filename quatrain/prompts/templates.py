@@ -100,7 +100,7 @@ def resolve_template(
     shown = tuple(answered[:wanted])
     if chosen == "chat":
         return _checked(Template("chat", shown, config.system, _end_of_turn(tokenizer), tokenizer))
-    texts = [(p.worked or "").strip() for p in answered]
+    texts = [text.strip() for p in answered for text in (p.worked or "", *(text for text, _ in p.rated))]
     end = next((end for end in ENDS if not any(end in text for text in texts)), ENDS[-1])
     return Template("plain", shown, config.system, end)
 

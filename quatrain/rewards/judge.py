@@ -13,6 +13,13 @@ from quatrain.types import Group, Origin, Prompt, Trajectory
 
 FORM = frozenset({"format", "length", "overlong"})
 """Rewards that say nothing about whether an answer is right."""
+COMPARING = frozenset({"correct", "math"})
+"""Rewards that compare with what the task says of the right answer."""
+
+
+def verifier(rewards: Sequence[RewardConfig]) -> RewardConfig:
+    """What tells whether an answer is right: the first of `rewards` that is not about form or length, else ``correct``."""
+    return next((config for config in rewards if config.name not in FORM), RewardConfig(name="correct"))
 
 
 class Judge:
@@ -21,11 +28,20 @@ class Judge:
     A reward that raises, hangs, ends its process or returns no finite number costs one trajectory its reward, and nothing else.
     """
 
-    def __init__(self, rewards: Sequence[RewardConfig], max_answer_tokens: int, *, workers: int | None = None) -> None:
-        self.verifier = next((config for config in rewards if config.name not in FORM), RewardConfig(name="correct"))
-        """What :meth:`correct` scores with: the first of `rewards` that is not about form or length, else ``correct``."""
+    def __init__(
+        self,
+        rewards: Sequence[RewardConfig],
+        max_answer_tokens: int,
+        *,
+        origins: frozenset[Origin] = frozenset({Origin.POLICY}),
+        workers: int | None = None,
+    ) -> None:
+        """`origins` are those of the trajectories that are judged."""
+        self.verifier = verifier(rewards)
+        """What :meth:`correct` scores with."""
         self.unscored = 0
         """Answers that :meth:`correct` has counted as wrong because the verifier failed or hung."""
+        self._origins = origins
         self._weights = [config.weight for config in rewards]
         self._names = _distinct([config.name for config in rewards])
         self._max_answer_tokens = max_answer_tokens
@@ -34,16 +50,16 @@ class Judge:
         self._pool = Pool(known, workers)
 
     def judge(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups with a reward on each answer of the policy: the weighted sum, with each reward in ``info["rewards"]``.
+        """The groups with a reward on each trajectory to judge: the weighted sum, with each reward in ``info["rewards"]``.
 
-        Where a reward fails, the trajectory has none and its ``error`` says why. Trajectories that failed before, and those that
-        are not the policy's own, pass as they are.
+        Where a reward fails, the trajectory has none and its ``error`` says why. Trajectories that failed before, and those of
+        other origins, pass as they are.
         """
-        asked = [(g.prompt, t) for g in groups for t in g.trajectories if _is_judged(t)]
+        asked = [(g.prompt, t) for g in groups for t in g.trajectories if self._is_judged(t)]
         verdicts = iter(self._pool.compute([self._call(i, *pair) for pair in asked for i in range(len(self._names))]))
 
         def judged(trajectory: Trajectory) -> Trajectory:
-            if not _is_judged(trajectory):
+            if not self._is_judged(trajectory):
                 return trajectory
             return self._with_rewards(trajectory, {name: next(verdicts) for name in self._names})
 
@@ -66,6 +82,9 @@ class Judge:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _is_judged(self, trajectory: Trajectory) -> bool:
+        return trajectory.error is None and trajectory.origin in self._origins
 
     def _call(self, reward: int, prompt: Prompt, trajectory: Trajectory) -> Call:
         truncated = trajectory.info.get("finish") == "length"
@@ -93,10 +112,6 @@ class Judge:
             total = sum((weight * value for weight, value in zip(self._weights, values.values(), strict=True)), 0.0)
         info = {**trajectory.info, "rewards": values}
         return trajectory.replace(reward=total, error=failed[0] if failed else None, info=info)
-
-
-def _is_judged(trajectory: Trajectory) -> bool:
-    return trajectory.error is None and trajectory.origin is Origin.POLICY
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from quatrain.rollouts.engine import Completion, Engine, Request
+from quatrain.rollouts.engine import Engine, Request
 from quatrain.rollouts.sampling import Sampling
 from quatrain.types import Group, Origin, Prompt, Trajectory
 
@@ -18,7 +17,7 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class Rollout:
-    """The acting stage for single-turn tasks: each prompt is answered ``group_size`` times, or its demonstration stands in."""
+    """The acting stage of single-turn tasks: ``group_size`` answers to each prompt, and beside them those that the task has."""
 
     engine: Engine
     sampling: Sampling
@@ -26,55 +25,77 @@ class Rollout:
     encode: Encode
     """A prompt's text as tokens."""
     encode_answer: Encode
-    """A demonstration's text as tokens."""
+    """The text of a demonstration or a rated answer as tokens."""
     context: int
     """Most tokens that the policy can read and write in one sequence."""
     seed: int = 0
     origins: frozenset[Origin] = frozenset({Origin.POLICY})
-    """Whose trajectories are wanted: the policy's, demonstrations, or both."""
+    """Whose trajectories are wanted, of the policy's, demonstrations, rated, greedy and mismatched ones."""
 
     def __call__(self, prompts: Sequence[Prompt], *, version: int) -> list[Group]:
         """One group for each prompt. `version` is how many updates the policy has seen.
 
-        A sample depends on the seed, the prompt's id and its number in the group, and on nothing that is sampled beside it.
+        A sample depends on the seed, the prompt's id and its number in the group, and on nothing that is sampled beside it. The
+        mismatched answers of a prompt are the rated ones of the next; where there is only one prompt, it has none.
         """
         tokens = [torch.tensor(self.encode(prompt.text), dtype=torch.int64) for prompt in prompts]
-        fits = [0 < len(t) <= self.context - self.sampling.max_tokens for t in tokens]
-        samples = self.group_size if Origin.POLICY in self.origins else 0
-        requests = [
-            Request(t, (self.seed, 1, prompt.id, member))
-            for prompt, t, ok in zip(prompts, tokens, fits, strict=True)
-            for member in range(samples if ok else 0)
-        ]
-        written = iter(self.engine.generate(requests, self.sampling))
+        acted = {origin: self._act(origin, prompts, tokens, version) for origin in (Origin.POLICY, Origin.GREEDY)}
+        following = [*prompts[1:], *prompts[:1]] if len(prompts) > 1 else []
         groups = []
-        for prompt, t, ok in zip(prompts, tokens, fits, strict=True):
-            members = [
-                self._answer(prompt, t, next(written), version) if ok else self._too_long(prompt, t) for _ in range(samples)
-            ]
+        for i, (prompt, t) in enumerate(zip(prompts, tokens, strict=True)):
+            members = [*acted[Origin.POLICY][i], *acted[Origin.GREEDY][i]]
             if Origin.DEMONSTRATION in self.origins:
-                members.append(self._demonstration(prompt, t))
+                shown = () if prompt.demonstration is None else ((prompt.demonstration, None),)
+                members += self._given(prompt, t, shown, Origin.DEMONSTRATION)
+            if Origin.RATED in self.origins:
+                members += self._given(prompt, t, prompt.rated, Origin.RATED)
+            if Origin.MISMATCHED in self.origins and following:
+                other = tuple((text, None) for text, _ in following[i].rated)
+                members += self._given(prompt, t, other, Origin.MISMATCHED)
             groups.append(Group(prompt, tuple(members)))
         return groups
 
-    def _answer(self, prompt: Prompt, tokens: Tensor, completion: Completion, version: int) -> Trajectory:
-        return _trajectory(
-            prompt, tokens, completion.tokens, completion.logp, version, text=completion.text, info={"finish": completion.finish}
-        )
+    def _act(self, origin: Origin, prompts: Sequence[Prompt], tokens: Sequence[Tensor], version: int) -> list[list[Trajectory]]:
+        """The policy's own answers to each prompt: samples, or the most probable one."""
+        greedy = origin is Origin.GREEDY
+        sampling = replace(self.sampling, temperature=0.0) if greedy else self.sampling
+        count = (1 if greedy else self.group_size) if origin in self.origins else 0
+        fits = [0 < len(t) <= self.context - sampling.max_tokens for t in tokens]
+        requests = [
+            Request(t, (self.seed, 1, prompt.id, member))
+            for prompt, t, ok in zip(prompts, tokens, fits, strict=True)
+            for member in range(count if ok else 0)
+        ]
+        written = iter(self.engine.generate(requests, sampling))
 
-    def _demonstration(self, prompt: Prompt, tokens: Tensor) -> Trajectory:
-        if prompt.demonstration is None:
-            return _failed(prompt, tokens, "the task has no demonstration for this prompt", Origin.DEMONSTRATION)
-        answer = torch.tensor(self.encode_answer(prompt.demonstration), dtype=torch.int64)
+        def answer(prompt: Prompt, t: Tensor, ok: bool) -> Trajectory:
+            if not ok:
+                room = f"{len(t)} prompt tokens and {sampling.max_tokens} for the answer"
+                return _failed(prompt, t, f"{room} do not fit into a context of {self.context}", origin)
+            c = next(written)
+            info = {"finish": c.finish}
+            return _trajectory(prompt, t, c.tokens, c.logp, version, text=c.text, origin=origin, info=info)
+
+        return [[answer(prompt, t, ok) for _ in range(count)] for prompt, t, ok in zip(prompts, tokens, fits, strict=True)]
+
+    def _given(
+        self, prompt: Prompt, tokens: Tensor, answers: Sequence[tuple[str, float | None]], origin: Origin
+    ) -> list[Trajectory]:
+        """What the task has of answers to a prompt, each with its reward; a failure where it has none."""
+        return [self._laid(prompt, tokens, text, reward, origin) for text, reward in answers] or [
+            _failed(prompt, tokens, f"the task has no {_CALLED[origin]} for this prompt", origin)
+        ]
+
+    def _laid(self, prompt: Prompt, tokens: Tensor, text: str, reward: float | None, origin: Origin) -> Trajectory:
+        answer = torch.tensor(self.encode_answer(text), dtype=torch.int64)
         if not 0 < len(tokens) <= self.context - len(answer):
-            return _failed(prompt, tokens, "the prompt and its demonstration do not fit into the context", Origin.DEMONSTRATION)
-        return _trajectory(
-            prompt, tokens, answer, torch.zeros(len(answer)), -1, text=prompt.demonstration, origin=Origin.DEMONSTRATION
-        )
+            return _failed(prompt, tokens, f"the prompt and its {_CALLED[origin]} do not fit into the context", origin)
+        read = next((text.removesuffix(stop) for stop in self.sampling.stop if text.endswith(stop)), text)
+        laid = _trajectory(prompt, tokens, answer, torch.zeros(len(answer)), -1, text=read, origin=origin)
+        return laid.replace(reward=reward)
 
-    def _too_long(self, prompt: Prompt, tokens: Int[Tensor, "T"]) -> Trajectory:
-        room = f"{len(tokens)} prompt tokens and {self.sampling.max_tokens} for the answer"
-        return _failed(prompt, tokens, f"{room} do not fit into a context of {self.context}", Origin.POLICY)
+
+_CALLED = {Origin.DEMONSTRATION: "demonstration", Origin.RATED: "rated answer", Origin.MISMATCHED: "mismatched answer"}
 
 
 def _trajectory(

@@ -1,6 +1,7 @@
 """From rollouts to new weights."""
 
-from quatrain.update.learner import Learner
-from quatrain.update.reference import Reference
+from quatrain.update.learner import PROCESS, Learner
+from quatrain.update.pairs import margins, ranking
+from quatrain.update.reference import Reference, check_vocabulary
 
-__all__ = ["Learner", "Reference"]
+__all__ = ["PROCESS", "Learner", "Reference", "check_vocabulary", "margins", "ranking"]

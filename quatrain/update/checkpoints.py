@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from quatrain.update.learner import Learner
+from quatrain.update.learner import PROCESS, Learner
 
 MANIFEST = "checkpoint.json"
 
@@ -37,6 +37,8 @@ class Checkpoints:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         learner.policy.save(work / "model")
+        if learner.process is not None:
+            learner.process.policy.save(work / PROCESS)
         tensors, counters = learner.state()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "optimizer.safetensors")
         files = sorted(path for path in work.rglob("*") if path.is_file())
@@ -80,8 +82,10 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, manifest: dict[str, Any], learner: Learner) -> None:
-        """Bring the policy and the optimizer back to `step`, to the bit."""
+        """Bring the policy, the process reward model and the optimizers back to `step`, to the bit."""
         learner.policy.load(self.path(step) / "model")
+        if learner.process is not None:
+            learner.process.policy.load(self.path(step) / PROCESS)
         tensors = load_file(self.path(step) / "optimizer.safetensors")
         learner.load_state({name: tensor.clone() for name, tensor in tensors.items()}, manifest["learner"])
 

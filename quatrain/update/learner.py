@@ -18,7 +18,11 @@ from quatrain.objective import Bound, Method, Weights
 from quatrain.policies import CausalLM, partition, plant
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score
+from quatrain.update.pairs import margins, ranking
 from quatrain.update.reference import Reference
+
+PROCESS = "process"
+"""What the process reward model is called among settings, metrics and the files of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,22 @@ class Learner:
         steps: int,
         temperature: float = 1.0,
         reference: Reference | None = None,
+        teacher: Reference | None = None,
+        process: Learner | None = None,
         seed: int = 0,
+        section: str = "update",
     ) -> None:
-        """`steps` are those of the run, `temperature` is that of the rollouts: acting and learning are about one distribution."""
-        self.policy, self.method, self.config = policy, method, config
-        self.reference, self.temperature, self.seed = reference, temperature or 1.0, seed
+        """Start with nothing learned.
+
+        Args:
+            steps: those of the run.
+            temperature: that of the rollouts: acting and learning are about one distribution.
+            process: a process reward model, which learns from each batch once the batch has been scored with it.
+            section: where `config.lr` stands among the settings, and under what name its metrics are told.
+        """
+        self.policy, self.method, self.config, self.section = policy, method, config, section
+        self.reference, self.teacher, self.process = reference, teacher, process
+        self.temperature, self.seed = temperature or 1.0, seed
         self.total_updates = steps * config.epochs * config.minibatches
         named = list(policy.named_parameters())
         decayed = [p for _, p in named if p.ndim > 1]
@@ -68,23 +83,31 @@ class Learner:
         """
         batch = batch.to(self.policy.device)
         collected: list[dict[str, float]] = []
-        if batch.action is not None and batch.action.any():
-            batch = self.prepare(batch)
+        acts = batch.action is not None and bool(batch.action.any())
+        batch = self.prepare(batch) if acts else batch
+        beside = {} if self.process is None else self.process.learn(batch, step)
+        if acts:
             collected = [self.update(self.method.bind(part)) for part in self.minibatches(batch, step)]
         else:
             self.updates += self.config.epochs * self.config.minibatches
         names = dict.fromkeys(name for metrics in collected for name in metrics)
         mean = {name: float(np.mean([m[name] for m in collected if name in m])) for name in names}
-        return {"update/lr": self.lr()} | mean | {"update/skipped": float(self.skipped), "version": float(self.updates)}
+        own = {f"{self.section}/lr": self.lr()} | mean | {f"{self.section}/skipped": float(self.skipped)}
+        told = {name: value for name, value in beside.items() if name.startswith(f"{PROCESS}/")}
+        return own | told | {"version": float(self.updates)}
 
     def prepare(self, batch: Batch) -> Batch:
-        """Fill in the policies that the method needs and that only a forward pass can tell, each with one pass."""
+        """Fill in what the method needs and only a forward pass can tell, each with one pass; other policies' stay if there."""
         needs = self.method.needs
         changes: dict[str, Tensor | None] = {}
-        if "logp_ref" in needs:
-            assert self.reference is not None
-            with self.reference.active() as reference:
-                changes["logp_ref"] = self.score(batch, reference).logp
+        for name, other in (("logp_ref", self.reference), ("logp_teacher", self.teacher)):
+            if name in needs and getattr(batch, name) is None:
+                assert other is not None
+                with other.active() as policy:
+                    changes[name] = self.score(batch, policy).logp
+        if "logp_process" in needs:
+            assert self.process is not None
+            changes["logp_process"] = self.score(batch, self.process.policy).logp
         nothing = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
         if self.scores_old:
             scores = self.score(batch, self.policy)
@@ -132,9 +155,9 @@ class Learner:
         if self.bad_in_a_row >= self.config.max_bad_steps:
             raise StoppedRun(
                 f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}) and were skipped. "
-                "Lower update.lr, or look at ratio/max and entropy before that point"
+                f"Lower {self.section}.lr, or look at ratio/max and entropy before that point"
             )
-        return metrics | {"update/grad_norm": norm.item(), "update/lr": lr}
+        return metrics | {f"{self.section}/grad_norm": norm.item(), f"{self.section}/lr": lr}
 
     def gradient(self, bound: Bound) -> dict[str, float]:
         """Add the gradient of the method's loss on a minibatch to the parameters; returns the metrics of its parts.
@@ -178,6 +201,9 @@ class Learner:
         if batch.logp_rollout is not None and acted.any():
             gap = (logp - batch.logp_rollout)[acted].double()
             metrics["kl/rollout"] = (torch.exp(gap) - 1 - gap).mean().item()
+        margin = margins(batch, logp)
+        if len(margin):
+            metrics |= {"preference/accuracy": ranking(margin).mean().item(), "preference/margin": margin.mean().item()}
         metrics["entropy"] = entropy.sum().item() / max(count, 1)
         return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
 
@@ -186,6 +212,12 @@ class Learner:
         scores = self.score(bound.batch, self.policy)
         fields = {"entropy": scores.entropy} | ({"logp_old": scores.logp} if old_is_now else {})
         return bound.replace(**fields).weights(scores.logp, scores.value)
+
+    @torch.no_grad()
+    def margins(self, batch: Batch) -> Float[Tensor, "K"]:
+        """By how much each pair of rated answers in a batch is ranked right."""
+        batch = self.prepare(batch.to(self.policy.device))
+        return margins(batch, self.score(batch, self.policy).logp)
 
     @torch.no_grad()
     def score(self, batch: Batch, policy: CausalLM) -> BatchScores:
@@ -228,17 +260,25 @@ class Learner:
         return self.config.lr * factor
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The optimizer's tensors by parameter, and the counters."""
+        """The optimizer's tensors by parameter, and the counters; the process reward model's beside them."""
         names = [name for name, _ in self._ordered()]
         tensors = {
             f"{names[i]}/{key}": value
             for i, entry in self.optimizer.state_dict()["state"].items()
             for key, value in entry.items()
         }
-        return tensors, {"updates": self.updates, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row}
+        counters: dict[str, Any] = {"updates": self.updates, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row}
+        if self.process is not None:
+            inner, counters[PROCESS] = self.process.state()
+            tensors |= {f"{PROCESS}/{name}": value for name, value in inner.items()}
+        return tensors, counters
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Take up what `state` gave."""
+        if self.process is not None:
+            inner = {name.removeprefix(f"{PROCESS}/"): x for name, x in tensors.items() if name.startswith(f"{PROCESS}/")}
+            tensors = {name: x for name, x in tensors.items() if not name.startswith(f"{PROCESS}/")}
+            self.process.load_state(inner, counters[PROCESS])
         number = {name: i for i, (name, _) in enumerate(self._ordered())}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -250,7 +290,8 @@ class Learner:
     def fingerprint(self) -> str:
         """A checksum of all trained weights, to the bit."""
         total = 0
-        for position, (_, p) in enumerate(self.policy.named_parameters(), 1):
+        every = [*self.policy.named_parameters(), *(self.process.policy.named_parameters() if self.process else ())]
+        for position, (_, p) in enumerate(every, 1):
             flat = p.detach().flatten()
             wide = flat.numel() * flat.element_size() % 8 == 0  # eight bytes at a time are read much faster
             bits = flat.view(torch.int64 if wide else {4: torch.int32, 2: torch.int16}[flat.element_size()])

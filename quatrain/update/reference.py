@@ -1,4 +1,4 @@
-"""The policy to stay close to."""
+"""Policies that are read and not trained: the one to stay close to, and a teacher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quatrain.policies import CausalLM
 
 
 class Reference:
-    """How the reference policy is had when a pass needs it: a kept copy, weights swapped in from disk, or LoRA switched off."""
+    """How such a policy is had when a pass needs it: a kept copy, weights swapped in from disk, or LoRA switched off."""
 
     def __init__(self, policy: CausalLM, *, keep: bool, folder: Path, other: CausalLM | None = None) -> None:
         """The policy as it is now, or `other`.
@@ -30,10 +30,7 @@ class Reference:
         self.kept: CausalLM | None = None
         self.file: Path | None = None
         if other is not None:
-            if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-                raise ConfigError(
-                    "the reference model has another vocabulary than the trained one: choose one of the same family"
-                )
+            check_vocabulary(policy, other)
             self.kept = _frozen(other)
         elif policy.peft is None and keep:
             self.kept = _frozen(copy.copy(policy), copy_weights=True)
@@ -63,6 +60,13 @@ class Reference:
             finally:
                 for name, p in own.items():
                     p.data = trained[name]
+
+
+def check_vocabulary(policy: CausalLM, other: CausalLM) -> None:
+    """Raise ConfigError if `other` cannot score what `policy` wrote."""
+    if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        name = other.base.config.name_or_path or type(other.base).__name__
+        raise ConfigError(f"the model {name!r} has another vocabulary than the trained one: choose one of the same family")
 
 
 def _frozen(policy: CausalLM, *, copy_weights: bool = False) -> CausalLM:

@@ -32,7 +32,7 @@ def test_terms_add_up_to_the_whole(epochs: int, tmp_path):
 
 def _gradient(learning, method):
     whole = learning.prepare(batch())
-    if not learning.has_old(whole):
+    if not learning.scores_old:
         whole = whole.replace(logp_old=learning.score(whole, learning.policy).logp)
     config = learning.config.model_copy(update={"epochs": 2})
     return gradient_of(learner(learning.policy, method, **config.model_dump()), whole)
