@@ -91,41 +91,44 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2203.02155",
         claim="Imitates demonstrations: the mean negative log-likelihood of their tokens.",
         aka=("nll", "supervised", "behaviour_cloning"),
-        note="Papers print a sum over tokens; the mean over the minibatch's tokens is what all libraries compute.",
+        note="Papers print a sum over tokens; the mean over the minibatch's tokens is what all libraries compute. "
+        "Equal to TRL and verl.",
     ),
     "dft": Method(
         Term(denominator=Unit(), advantage=One(), on=_SHOWN),
         paper="arXiv:2508.05629",
         claim="Weighing each token by its probability cancels the 1/π in imitation's gradient, and it generalizes better.",
         aka=("dynamic_fine_tuning",),
-        note="The paper prints a sum over tokens, its code the mean over the minibatch's tokens, as here.",
+        note="The paper prints a sum over tokens, its code the mean over the minibatch's tokens, as here. Equal to TRL.",
     ),
     "rft": Method(
         Term(denominator=Current(), advantage=Accepted(threshold=1.0), reduce=PerCreditedToken()),
         paper="arXiv:2308.01825",
         claim="Imitates the policy's own accepted answers.",
         aka=("raft", "rejection_sampling"),
-        note="The paper prints no normalizer: the mean is over the accepted answers' tokens. It samples once and removes "
-        "duplicates; here each step samples anew.",
+        note="The paper prints no normalizer: the mean is over the accepted answers' tokens. It samples once and "
+        "removes duplicates; here each step samples anew. Equal to TRL on the accepted answers.",
     ),
     "reinforce": Method(
         Term(denominator=Current(), advantage=Relative(baseline="none"), likelihood=Sequence(), reduce=PerSequence()),
         paper="doi:10.1007/BF00992696",
         claim="The plain policy gradient: unbiased, with the largest variance.",
         aka=("vanilla_pg",),
+        note="Equal to verl.",
     ),
     "reinforce_is": Method(
         Term(denominator=Rollout(), advantage=Relative(baseline="none"), likelihood=Sequence(), reduce=PerSequence()),
         paper="arXiv:cs/0204043",
         claim="The ratio of whole sequences makes another policy's samples an unbiased estimate, at a price in variance.",
         aka=("off_policy_reinforce", "importance_sampling"),
+        note="Equal to verl.",
     ),
     "reinforce_pp": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Whitened(ReturnToGo(kl=0.01)), reduce=PerSequence()),
         paper="arXiv:2501.03262",
         claim="Statistics of the whole minibatch instead of each prompt's own: a bias that vanishes with its size.",
         aka=("reinforce++", "reinforce_plus_plus"),
-        note="The paper is of two minds on what is whitened; it is tokens, as in its code.",
+        note="The paper is of two minds on what is whitened; it is tokens, as in its code. verl's clip is dual at 3.",
     ),
     "reinforce_pp:code": Method(
         Term(
@@ -136,6 +139,7 @@ METHODS: dict[str, Method] = {
         ),
         paper="arXiv:2501.03262",
         claim="What its code (OpenRLHF) computes: a mean over the minibatch's tokens, whitened by the biased deviation.",
+        note="verl's clip is dual at 3, and its whitening divides by n − 1.",
     ),
     "reinforce_pp:baseline": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Whitened(Relative()), reduce=PerSequence()),
@@ -143,43 +147,48 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2501.03262",
         claim="Its form for several answers to a prompt: the group's mean is subtracted first, and the KL is a loss.",
         aka=("reinforce++_baseline", "reinforce_pp_baseline"),
-        note="The paper does not state the coefficient of the KL; 0.01 is ours.",
+        note="The paper does not state the coefficient of the KL; 0.01 is ours. verl's clip is dual at 3.",
     ),
     "rloo": Method(
         Term(denominator=Current(), advantage=Relative(baseline="leave_one_out"), likelihood=Sequence(), reduce=PerSequence()),
         paper="arXiv:2402.14740",
         claim="REINFORCE whose baseline is the mean reward of the prompt's other answers: unbiased, no critic.",
         aka=("leave_one_out",),
+        note="Equal to verl; TRL clips the ratio of sequences to π_old.",
     ),
     "remax": Method(
         Term(denominator=Current(), advantage=OverGreedy(), likelihood=Sequence(), reduce=PerSequence()),
         paper="arXiv:2310.10505",
         claim="REINFORCE whose baseline is the reward of the most probable answer: no critic, and one sample is enough.",
         aka=("greedy_baseline", "scst"),
-        note="Its code also bounds the difference of rewards to ±5, discounts it, adds a KL and takes a mean over tokens.",
+        note="Its code also bounds the difference of rewards to ±5, discounts it, adds a KL and takes a mean over "
+        "tokens. Equal to verl.",
     ),
     "opo": Method(
         Term(denominator=Current(), advantage=Relative(baseline="length_weighted"), likelihood=Sequence(), reduce=PerSequence()),
         paper="arXiv:2505.23585",
         claim="Exactly on-policy, with the baseline of least variance: long answers count for more in it.",
         aka=("optimal_baseline",),
-        note="The baseline is optimal if the tokens' gradients are orthogonal and equally long.",
+        note="The baseline is optimal if the tokens' gradients are orthogonal and equally long. Equal to verl.",
     ),
     "opo:code": Method(
         Term(denominator=Current(), advantage=Relative(baseline="length_weighted"), reduce=PerToken()),
         paper="arXiv:2505.23585",
         claim="What its code computes: a mean over the minibatch's tokens, where the derivation has a sum for each answer.",
+        note="Equal to verl.",
     ),
     "gpg": Method(
         Term(denominator=Current(), advantage=Relative(baseline="group"), reduce=Undiluted(PerGroup())),
         paper="arXiv:2504.02546",
         claim="The plain policy gradient with a group baseline, made up for groups without contrast, is all it takes.",
         aka=("group_policy_gradient",),
+        note="verl takes the mean over tokens, and makes up for answers of reward 0 instead of groups without contrast.",
     ),
     "gpg:code": Method(
         Term(denominator=Current(), advantage=Relative(baseline="group"), reduce=Undiluted(PerToken())),
         paper="arXiv:2504.02546",
         claim="What its code computes: a mean over the minibatch's tokens, where the paper has one for each group.",
+        note="verl makes up for answers of reward 0 instead of groups without contrast.",
     ),
     "max_rl": Method(
         Term(denominator=Current(), advantage=Relative(scale="group_mean"), likelihood=Sequence(), reduce=PerSequence()),
@@ -194,45 +203,52 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2402.03300",
         claim="PPO without a critic: the group's mean and deviation stand in for the value.",
         aka=("group_relative",),
-        note="The paper states no ε; 0.2 is PPO's.",
+        note="The paper states no ε; 0.2 is PPO's. TRL adds 1e-4 to the deviation and by default multiplies the KL "
+        "by the ratio. verl's clip is dual at 3.",
     ),
     "dr_grpo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="group"), reduce=Constant()),
         paper="arXiv:2503.20783",
         claim="GRPO without its biases by length and by difficulty.",
         aka=("drgrpo", "grpo_done_right"),
+        note="TRL divides by the budget of tokens. verl's clip is dual at 3.",
     ),
     "dr_grpo:code": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="group"), reduce=Constant(tokens=3000)),
         paper="arXiv:2503.20783",
         claim="What its code computes: over the budget of tokens, 3000 in its scripts.",
+        note="Equal to TRL; verl's clip is dual at 3.",
     ),
     "bnpo": Method(
         Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=BetaNormalized(), reduce=Constant()),
         paper="arXiv:2506.02864",
         claim="A normalizer fitted to how the prompts fare has less variance than the deviation or none.",
         aka=("beta_normalization",),
-        note="Clip and reduction are its code's, which also has a dual clip at 10. What other libraries call bnpo is a mean over "
-        "tokens and not this advantage.",
+        note="Clip and reduction are its code's, which also has a dual clip at 10. TRL's bnpo is the advantage of "
+        "GRPO under a mean over tokens.",
     ),
     "lite_ppo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="group", scale="batch"), reduce=PerGroup()),
         paper="arXiv:2508.08221",
         claim="The group's mean, the minibatch's deviation and a mean over tokens are all that PPO without a critic needs.",
         aka=("liteppo", "ppo_lite"),
-        note="The paper states no ε; 0.2 is PPO's.",
+        note="The paper states no ε; 0.2 is PPO's. TRL takes the mean over the minibatch's tokens and adds 1e-4 to "
+        "the deviation.",
     ),
     "dapo": Method(
         Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=_Z_SCORE, reduce=PerGroup()),
         paper="arXiv:2503.14476",
         claim="Clip-higher and the token-level mean keep long answers learning and entropy alive.",
         aka=("clip_higher",),
-        note="Resampling of groups without contrast and the penalty on long answers are matters of the recipe.",
+        note="Resampling of groups without contrast and the penalty on long answers are matters of the recipe. TRL "
+        "and verl take the mean over the minibatch's tokens; TRL adds 1e-4 to the deviation, verl's clip is "
+        "dual at 3.",
     ),
     "dapo:code": Method(
         Term(mask=DualClip(0.2, 0.28, bound=10.0), denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),
         paper="arXiv:2503.14476",
         claim="What its code computes: a mean over the minibatch's tokens, where the paper has one for each group; a dual clip.",
+        note="Equal to verl with clip_ratio_c=10; TRL with delta=10 adds 1e-4 to the deviation.",
     ),
     "dual_clip": Method(
         Term(mask=DualClip(0.2, 0.2, bound=3.0), denominator=Old(), advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),
@@ -240,25 +256,29 @@ METHODS: dict[str, Method] = {
         paper="arXiv:1912.09729",
         claim="A bound from below where the advantage is negative keeps stale data with huge ratios from wrecking the update.",
         aka=("dual_clip_ppo", "two_sided_clip"),
+        note="verl whitens the advantages; its critic's loss has no coefficient.",
     ),
     "gspo": Method(
         Term(mask=Clip(3e-4, 4e-4), denominator=GeometricMean(), advantage=_Z_SCORE, reduce=PerSequence()),
         paper="arXiv:2507.18071",
         claim="Ratio and clip of the whole sequence, as the reward is of the whole sequence.",
         aka=("gspo_token",),
-        note="With one advantage for all tokens of an answer, GSPO-token has the same gradient.",
+        note="With one advantage for all tokens of an answer, GSPO-token has the same gradient. Equal to verl; TRL "
+        "adds 1e-4 to the deviation.",
     ),
     "luspo": Method(
         Term(mask=Clip(2e-3, 2.5e-3), denominator=GeometricMean(), advantage=_Z_SCORE, reduce=Constant()),
         paper="arXiv:2602.05261",
         claim="GSPO times the answer's length: without its pull toward short answers.",
         aka=("length_unbiased",),
+        note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
     "gmpo": Method(
         Term(mask=GeometricClip(0.4, 0.4), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
         paper="arXiv:2507.20673",
         claim="The geometric mean of clipped ratios is moved less by single tokens, so the clip may be wider.",
         aka=("geo_mean",),
+        note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
     "gfpo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Filtered(share=0.5, by="length"), reduce=PerGroup()),
@@ -274,19 +294,22 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2506.13585",
         claim="Caps the weight and drops no token, so rare reflective tokens keep their gradient.",
         aka=("minimax_m1",),
-        note="The paper tunes the bound and states no value; 5 is that of arXiv:2510.13786.",
+        note="The paper tunes the bound and states no value; 5 is that of arXiv:2510.13786. TRL and verl take the "
+        "mean over the minibatch's tokens; TRL adds 1e-4 to the deviation, verl has a lower bound of 0.8.",
     ),
     "sapo": Method(
         Term(mask=SoftGate(positive=1.0, negative=1.05), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
         paper="arXiv:2511.20347",
         claim="A smooth gate, steeper for bad actions, in the place of the clip: stable for longer.",
         aka=("soft_adaptive",),
+        note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
     "clip_cov": Method(
         Term(mask=CovarianceDrop(share=2e-4, low=1.0, high=5.0), denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),
         paper="arXiv:2505.22617",
         claim="Without the update of a few tokens that are both likely and good, entropy does not collapse.",
         aka=("clip_covariance",),
+        note="Equal to verl where every candidate is drawn; the lotteries differ.",
     ),
     "clip_cov:code": Method(
         Term(
@@ -297,7 +320,8 @@ METHODS: dict[str, Method] = {
         ),
         paper="arXiv:2505.22617",
         claim="What its code computes: PPO's clip beside it, with ε = 1 in its scripts.",
-        note="Its code takes the means over each micro-batch; here they are the minibatch's.",
+        note="Its code takes the means over each micro-batch; here they are the minibatch's. Equal to verl where "
+        "every candidate is drawn; the lotteries differ.",
     ),
     "kl_cov": Method(
         Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),
@@ -311,7 +335,8 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2505.22617",
         claim="A KL penalty on the few tokens that are both likely and good holds entropy up.",
         aka=("kl_covariance",),
-        note="KL(π_old‖π_θ) is of whole distributions in the paper; here it is estimated from the token that π_old drew.",
+        note="KL(π_old‖π_θ) is of whole distributions in the paper; here it is estimated from the token that π_old "
+        "drew. verl has the size of the log-ratio instead, as kl_cov:code has.",
     ),
     "kl_cov:code": Method(
         Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),
@@ -324,14 +349,15 @@ METHODS: dict[str, Method] = {
         ),
         paper="arXiv:2505.22617",
         claim="What its code computes: the size of the log-ratio in the place of the KL.",
-        note="Its code takes the means over each micro-batch; here they are the minibatch's.",
+        note="Its code takes the means over each micro-batch; here they are the minibatch's. Equal to verl.",
     ),
     "tis": Method(
         Term(mask=Corrected(high=2.0, of=Clip(0.2, 0.28)), denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),
         paper="https://fengyao.notion.site/off-policy-rl",
         claim="Engine and learner disagree about the same weights; a truncated ratio of the two makes up for it.",
         aka=("flash_rl", "flashrl", "truncated_importance_sampling"),
-        note="The loss that is corrected is that of dapo:code, but for its dual clip.",
+        note="The loss that is corrected is that of dapo:code, but for its dual clip. TRL adds 1e-4 to the "
+        "deviation; verl's clip is dual at 3.",
     ),
     "decoupled_ppo": Method(
         Term(
@@ -344,7 +370,8 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2110.00641",
         claim="The policy that bounds the step need not be the one that acted: stale data and large batches do no harm.",
         aka=("areal_ppo",),
-        note="π_prox is the policy at the start of the update, as in arXiv:2505.24298; the paper's is an average of weights.",
+        note="π_prox is the policy at the start of the update, as in arXiv:2505.24298; the paper's is an average "
+        "of weights. verl whitens the advantages and clips dually; its critic's loss has no coefficient.",
     ),
     "topr": Method(
         Term(mask=Taper(), denominator=Rollout(), advantage=Signed(), likelihood=Sequence(), reduce=PerSequence()),
@@ -358,11 +385,13 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2602.04879",
         claim="A bound on the change of the probability instead of the ratio: rare tokens learn, likely ones do not run away.",
         aka=("dppo", "divergence_ppo", "dppo_binary_tv"),
+        note="Equal to verl.",
     ),
     "dppo_tv:code": Method(
         Term(mask=TotalVariation(bound=0.15, cap=10.0), denominator=Rollout(), advantage=Relative(), reduce=PerToken()),
         paper="arXiv:2602.04879",
         claim="What its code computes: ratios up to 10, and a mean over the minibatch's tokens.",
+        note="Equal to verl.",
     ),
     "ppo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),
@@ -371,7 +400,9 @@ METHODS: dict[str, Method] = {
         paper="arXiv:1707.06347",
         claim="A learned critic tells each token's share; the clip keeps the update near.",
         aka=("ppo_clip",),
-        note="The clip of the value is that of OpenAI's code; the paper has the squared error alone (value.clip=.inf).",
+        note="The clip of the value is that of OpenAI's code; the paper has the squared error alone "
+        "(value.clip=.inf). verl whitens the advantages and clips dually; its critic's loss has no "
+        "coefficient.",
     ),
     "vapo": Method(
         Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=LengthAdaptiveGAE(alpha=0.05), reduce=PerToken()),
@@ -380,29 +411,31 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2504.05118",
         claim="A critic that is trained to full returns, and a λ that grows with the answer, beat methods without a critic.",
         aka=("value_augmented_ppo",),
-        note="The paper does not print the critic's loss or its coefficient; they are PPO's. Training the critic first is a "
-        "matter of the recipe.",
+        note="The paper does not print the critic's loss or its coefficient; they are PPO's. Training the critic "
+        "first is a matter of the recipe.",
     ),
     "prime": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=ImplicitProcess(beta=0.05), reduce=PerToken()),
         paper="arXiv:2502.01456",
         claim="A process reward learned online from outcomes alone makes each sample worth more.",
         aka=("process_reinforcement",),
-        note="The process reward model learns by implicit_prm. The code scales its rewards by the batch's largest return instead "
-        "of beta, and whitens the advantage.",
+        note="The process reward model learns by implicit_prm. The code scales its rewards by the batch's largest "
+        "return instead of beta, and whitens the advantage.",
     ),
     "implicit_prm": Method(
         Term(denominator=Current(), advantage=Verified(beta=0.05), likelihood=Sequence(), reduce=PerSequence()),
         paper="arXiv:2412.01981",
         claim="A classifier of outcomes whose logit is a log-ratio of language models is a process reward model for free.",
         aka=("free_process_rewards",),
+        note="TRL's bco_pair adds up a pair's two answers, where this is their mean.",
     ),
     "opd": Method(
         Term(denominator=Rollout(), advantage=TeacherGap(), reduce=PerToken()),
         paper="doi:10.64434/tml.20251026",
         claim="A teacher's verdict on each token of the policy's own answers: as dense as imitation, on-policy as RL.",
         aka=("on_policy_distillation",),
-        note="The form of generalized knowledge distillation (arXiv:2306.13649) that is estimated from the token drawn.",
+        note="The form of generalized knowledge distillation (arXiv:2306.13649) that is estimated from the token "
+        "drawn. verl compares the teacher with π_θ as it is now, under a dual clip of the ratio to π_old.",
     ),
     "luffy": Method(
         Term(
@@ -445,8 +478,8 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2506.19767",
         claim="Imitation and reinforcement in one stage, weighed by how undecided the policy is.",
         aka=("supervised_reinforcement_fine_tuning",),
-        note="The paper does not say whose entropy it is: it is the mean over the answer, as in arXiv:2509.04419's code. The "
-        "authors' code is said to have exp(+H) on imitation, too.",
+        note="The paper does not say whose entropy it is: it is the mean over the answer, as in arXiv:2509.04419's "
+        "code. The authors' code is said to have exp(+H) on imitation, too.",
     ),
     "hpt": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Gated(_Z_SCORE, "above"), reduce=PerSequence()),
@@ -462,8 +495,9 @@ METHODS: dict[str, Method] = {
         EntropyBonus(coefficient=0.001, reduce=PerToken(), on=_BOTH),
         paper="arXiv:2509.04419",
         claim="What its code computes: no clip, no deviation, over the budget of tokens, and an entropy bonus.",
-        note="Its code adds up the answers of each micro-batch, where here it is their mean over the minibatch, and drops "
-        "those to imitated questions, and the demonstrations of the others, before the entropy bonus.",
+        note="Its code adds up the answers of each micro-batch, where here it is their mean over the minibatch, "
+        "and drops those to imitated questions, and the demonstrations of the others, before the entropy "
+        "bonus.",
     ),
     "a_lol": Method(
         Term(
@@ -478,31 +512,35 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2305.14718",
         claim="Learning only from data that is better than expected makes offline RL stable, and noise in rewards harmless.",
         aka=("alol", "advantage_leftover_lunch"),
-        note="The paper fits the value of a prompt beforehand, to the reference's own answers; here the critic learns along. Its "
-        "code also draws the data by advantage.",
+        note="The paper fits the value of a prompt beforehand, to the reference's own answers; here the critic "
+        "learns along. Its code also draws the data by advantage.",
     ),
     "dpo": Method(
         _preference("log_ratio", Logistic(beta=0.1)),
         paper="arXiv:2305.18290",
         claim="The optimum of RL under a KL penalty, reached by classifying pairs: no reward model, no sampling.",
         aka=("direct_preference_optimization",),
+        note="Equal to TRL.",
     ),
     "ipo": Method(
         _preference("log_ratio", Squared(tau=0.1)),
         paper="arXiv:2310.12036",
         claim="A target for the margin keeps the pull of the reference where preferences are certain.",
         aka=("identity_preference_optimization", "psi_po"),
+        note="TRL's is ipo:mean.",
     ),
     "ipo:mean": Method(
         _preference("mean_log_ratio", Squared(tau=0.1)),
         paper="arXiv:2310.12036",
         claim="With means over the answers in the place of sums, as TRL computes it on the word of the authors.",
+        note="Equal to TRL.",
     ),
     "simpo": Method(
         _preference("mean_logp", Logistic(beta=2.0, gap=0.5)),
         paper="arXiv:2405.14734",
         claim="The mean log-probability is the reward that decoding goes by, so no reference is needed.",
         aka=("simple_preference_optimization",),
+        note="Equal to TRL without its NLL term.",
     ),
     "orpo": Method(
         Term(denominator=Current(), advantage=Accepted(1.0), reduce=PerCreditedToken(), on=_RATED),
@@ -518,7 +556,7 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2403.07691",
         claim="A small penalty by odds beside imitation of the preferred answers aligns in one stage, without a reference.",
         aka=("odds_ratio_preference_optimization",),
-        note="Its code imitates the prompt's tokens, too.",
+        note="Its code imitates the prompt's tokens, too. TRL counts the prompt's tokens, too.",
     ),
     "slic": Method(
         _preference("logp", Hinge(gap=1.0)),
@@ -534,14 +572,16 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2305.10425",
         claim="A hinge on sequence likelihoods and some imitation match RL from feedback at a fraction of its cost.",
         aka=("slic_hf",),
-        note="The target of imitation is the preferred answer, one of the choices in the paper, which does not state the "
-        "coefficient; 0.1 is that of the HALOs library.",
+        note="The target of imitation is the preferred answer, one of the choices in the paper, which does not "
+        "state the coefficient; 0.1 is that of the HALOs library. TRL's hinge takes imitation as a mean over "
+        "tokens.",
     ),
     "kto": Method(
         Term(denominator=Current(), advantage=Desirable(beta=0.1), likelihood=Sequence(), reduce=PerSequence(), on=_RATED),
         paper="arXiv:2402.01306",
         claim="Good or bad is all one needs to say of an answer: gains and losses felt as people do, no pairs.",
         aka=("kahneman_tversky_optimization",),
+        note="Equal to TRL.",
     ),
 }
 """Every method by its id."""
