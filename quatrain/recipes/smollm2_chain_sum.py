@@ -3,9 +3,10 @@
 from quatrain.recipes.recipe import Recipe
 
 RECIPE = Recipe(
-    about="SmolLM2-135M-Instruct learns sums and differences of two numbers, from a verifier's word alone.",
+    about="SmolLM2-135M-Instruct learns sums and differences of two numbers, from a verifier's word alone, by the loss of DAPO's "
+    "code.",
     config={
-        "method": "dapo",
+        "method": "dapo:code",  # a mean over the minibatch's tokens; with one update per batch its dual clip never acts
         "model": "smollm2",
         "task": {
             "name": "reasoning_gym:chain_sum",
