@@ -23,7 +23,7 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.bound import Bound, Weights
-from quatrain.objective.composition import RULES, Finding, Meaning, Rule, check, meaning, missing
+from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
@@ -45,6 +45,7 @@ from quatrain.objective.method import Method, difference
 from quatrain.objective.part import Part, View, describe, signature
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
 from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.rules import RULES, Rule
 from quatrain.objective.terms import EntropyBonus, Factors, Term, ValueLoss
 
 __all__ = [
