@@ -63,7 +63,7 @@ def test_nothing_to_count_is_no_division_by_zero(reduce):
 
 
 def test_groups_without_an_advantage_are_made_up_for():
-    """The second group earned nothing, so the first one counts for two. An answer without actions, whatever it earned, is in none."""
+    """The second group earned nothing, so the first counts for two; an answer without actions is in none."""
     earned = replace(ANSWERS, advantage=floats(-2, 0, 0, 9)[:, None].expand(4, 4))
     actions = Token().actions(ANSWERS)
     assert_equal(Undiluted(PerGroup())(earned, actions)[:3, 0], 2 * floats(1 / 8, 1 / 8, 1 / 4))

@@ -56,10 +56,10 @@ def lite_ppo(answers: Answers, eps: float = 0.2) -> Tensor:
 
 
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
-    """A = (R − p)/f(p; α, β), f a Beta density, fitted to the p of all prompts: arXiv:2506.02864; bounds, clip and
-    sum are its code's.
+    """A = (R − p)/f(p; α, β), f a Beta density fitted to the p of all prompts: arXiv:2506.02864.
 
-    α = max(1, 1 + a/3) and β = max(1, 1 + b/3), where Beta(a, b) has the mean and the (unbiased) variance of the p.
+    Bounds, clip and sum are those of its code. α = max(1, 1 + a/3) and β = max(1, 1 + b/3), where Beta(a, b) has the mean and the
+    (unbiased) variance of the p.
     """
     answers = sampled(answers)
     rates = torch.stack([rewards(g).mean() for g in groups(answers)])
@@ -263,33 +263,32 @@ def _bounded_by_variation(answer: Answer, advantage: Tensor, bound: float, cap: 
     return passed * (now / acted).clamp(max=cap) * advantage * answer.logp
 
 
-def reinforce_pp(
-    answers: Answers, eps: float = 0.2, beta: float = 0.01, std_eps: float = 1e-8, correction: int = 1, tokens: bool = False
-) -> Tensor:
+def reinforce_pp(answers: Answers, eps: float = 0.2, beta: float = 0.01, std_eps: float = 1e-8, correction: int = 1) -> Tensor:
     """Mean of 1/|o| Σₜ min[s A, clip(s) A], A = R − β Σ_{i≥t} log π_old/π_ref, whitened: arXiv:2501.03262, eq. 1, 4 and 5.
 
-    What is whitened are the tokens of the minibatch, as in the authors' code. With `tokens` the mean is over tokens, too.
+    What is whitened are the tokens of the minibatch, as in the authors' code.
     """
     answers = sampled(answers)
-
-    def before(answer: Answer) -> Tensor:
-        kl = answer.logp_old - answer.logp_ref
-        return torch.stack([answer.reward - beta * kl[t:].sum() for t in range(len(kl))])
-
-    advantages = _whitened([before(a) for a in answers], std_eps, correction)
-    terms = [clipped(ratio(a), advantage, eps, eps) for a, advantage in zip(answers, advantages, strict=True)]
-    return -mean_of_tokens(terms) if tokens else -mean(t.mean() for t in terms)
+    advantages = _whitened([_return_to_go(a, beta) for a in answers], lambda x: x.std(correction=correction) + std_eps)
+    return -mean(clipped(ratio(a), advantage, eps, eps).mean() for a, advantage in zip(answers, advantages, strict=True))
 
 
 def reinforce_pp_code(answers: Answers, eps: float = 0.2, beta: float = 0.01) -> Tensor:
-    """OpenRLHF: the biased deviation, and a mean over the minibatch's tokens."""
-    return reinforce_pp(answers, eps, beta, std_eps=0.0, correction=0, tokens=True)
+    """OpenRLHF: a mean over the minibatch's tokens, and the biased deviation, which is at least 1e-4."""
+    answers = sampled(answers)
+    advantages = _whitened([_return_to_go(a, beta) for a in answers], lambda x: x.std(correction=0).clamp(min=1e-4))
+    return -mean_of_tokens(clipped(ratio(a), advantage, eps, eps) for a, advantage in zip(answers, advantages, strict=True))
+
+
+def _return_to_go(answer: Answer, beta: float) -> Tensor:
+    kl = answer.logp_old - answer.logp_ref
+    return torch.stack([answer.reward - beta * kl[t:].sum() for t in range(len(kl))])
 
 
 def reinforce_pp_baseline(answers: Answers, eps: float = 0.2, lam: float = 0.01, std_eps: float = 1e-8) -> Tensor:
     """A = R − mean of the group, whitened over the minibatch; + λ ½ (log π_θ/π_ref)²: arXiv:2501.03262, eq. 6 to 8."""
     answers = sampled(answers)
-    advantages = _whitened([centred(a, answers).expand(len(a.logp)) for a in answers], std_eps, 1)
+    advantages = _whitened([centred(a, answers).expand(len(a.logp)) for a in answers], lambda x: x.std() + std_eps)
 
     def objective(answer: Answer, advantage: Tensor) -> Tensor:
         k2 = (answer.logp - answer.logp_ref) ** 2 / 2
@@ -298,18 +297,18 @@ def reinforce_pp_baseline(answers: Answers, eps: float = 0.2, lam: float = 0.01,
     return -mean(objective(a, advantage) for a, advantage in zip(answers, advantages, strict=True))
 
 
-def _whitened(advantages: list[Tensor], eps: float, correction: int) -> list[Tensor]:
-    """(A − mean A)/(std A + eps) over all tokens; 0 where all are equal."""
+def _whitened(advantages: list[Tensor], scale: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """(A − mean A)/scale(A) over all tokens; 0 where all are equal."""
     whole = torch.cat(advantages)
     if (whole == whole[0]).all():
         return [torch.zeros_like(a) for a in advantages]
-    return [(a - whole.mean()) / (whole.std(correction=correction) + eps) for a in advantages]
+    return [(a - whole.mean()) / scale(whole) for a in advantages]
 
 
 def prime(answers: Answers, eps: float = 0.2, beta: float = 0.05) -> Tensor:
-    """E[min(ρ A, clip(ρ) A)], A = Σ_{s≥t} [r_φ(y_s) − mean_{j≠i} r̄_φ(yʲ)] + r_o − mean_{j≠i} r_o(yʲ):
-    arXiv:2502.01456, eq. 3, 5 and 6.
+    """E[min(ρ A, clip(ρ) A)]: arXiv:2502.01456, eq. 3, 5 and 6.
 
+    A = Σ_{s≥t} [r_φ(y_s) − mean_{j≠i} r̄_φ(yʲ)] + r_o − mean_{j≠i} r_o(yʲ),
     r_φ = β log π_φ/π_ref, and r̄_φ its mean over an answer. One answer alone has nothing to be compared with, and A = 0.
     """
     answers = sampled(answers)
