@@ -130,8 +130,8 @@ def _wrapped(text: str, width: int) -> str:
     """`text` broken between words; what goes on in the next line stands under what the line says, not under its label."""
     out: list[str] = []
     for line in text.splitlines():
-        label = re.match(r"\s*(method\.\S+ +|[a-z·]([a-z ·]{12}|[a-z ·]{10}) (?=\S))?", line)
+        label = re.match(r"(\s*)(method\.\S+ +|[a-z·]([a-z ·]{12}|[a-z ·]{10}) (?=\S))?", line)
         assert label is not None
-        indent = " " * min(len(label[0]), width // 2)
+        indent = " " * (len(label[0]) if len(label[0]) <= width * 3 // 5 else len(label[1]) + 4)
         out += textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
     return "\n".join(out)

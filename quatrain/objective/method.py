@@ -203,7 +203,8 @@ class Method:
         return "\n".join([*text, *([""] if found else []), *map(str, found)])
 
     def _facts(self) -> dict[str, str]:
-        needed = [said for name, said in NEEDED.items() if name in self.needs]
+        brought = {"reward"} if self.origins == {Origin.RATED} else set[str]()
+        needed = [said for name, said in NEEDED.items() if name in self.needs - brought]
         return {
             "paper": self.link,
             "also called": ", ".join(self.aka),

@@ -133,6 +133,11 @@ def test_explains_the_parts_of_parts_and_every_number_as_it_is_set():
     assert "needs         a reward, several answers to each prompt\n" in text
 
 
+def test_rated_answers_bring_their_reward():
+    text = Method(Term(denominator=Current(), advantage=Desirable(), on=(Origin.RATED,))).explain()
+    assert "needs         a reference policy\n" in text
+
+
 def test_explains_a_part_that_was_not_read_from_a_file():
     home = {"dataclass": dataclass, "__name__": "typed_in"}
     exec('@dataclass(frozen=True)\nclass Mine(Base):\n    extra: float = 0.5\n    """More."""', home | {"Base": Clip}, home)
