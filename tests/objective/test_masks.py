@@ -3,7 +3,27 @@ import math
 import pytest
 import torch
 
-from quatrain.objective import Cap, Clip, Everywhere
+from quatrain.objective import (
+    ByOrigin,
+    Cap,
+    Clip,
+    Corrected,
+    CovarianceDrop,
+    CovarianceTop,
+    DualClip,
+    Everywhere,
+    GeometricClip,
+    Old,
+    Reference,
+    Relative,
+    Shaped,
+    SoftGate,
+    Taper,
+    TotalVariation,
+    Unit,
+)
+from quatrain.objective.masks import covariance
+from quatrain.types import Origin
 from tests.objective.views import assert_equal, floats, view
 
 
@@ -38,3 +58,127 @@ def test_cap_bounds_the_weight_and_keeps_every_action(dtype: torch.dtype):
 def test_everywhere_passes_all():
     ratio = floats(0, 1, 1e9)[None]
     assert_equal(Everywhere()(view([[1, 1, 1]]), ratio, -ratio), torch.ones_like(ratio))
+
+
+@pytest.mark.parametrize(("ratio", "good", "bad"), [(0.5, 1, 0), (1.0, 1, 1), (1.5, 0, 1), (3.0, 0, 1), (3.5, 0, 0)])
+def test_dual_clip_blocks_a_bad_action_far_above_as_well(ratio: float, good: float, bad: float):
+    ratios = torch.full((1, 2), ratio, dtype=torch.float64)
+    assert_equal(DualClip(low=0.2, high=0.2, bound=3.0)(view([[1, 1]]), ratios, floats(1, -1)[None]), floats(good, bad)[None])
+
+
+def test_soft_gate_is_whole_at_one_and_steeper_for_bad_actions():
+    """σ(ln 3) = 3/4, and 4·¾·¼ = ¾; twice as steep: 9 to 1, and 4·0.9·0.1 = 0.36. As far below as above."""
+    gate = SoftGate(positive=1.0, negative=2.0)
+    ratio = floats(1, 1 + math.log(3), 1 - math.log(3), 1, 1 + math.log(3), 1 - math.log(3))[None]
+    mask = gate(view([[1] * 6]), ratio, floats(1, 1, 1, -1, -1, 0)[None])
+    assert_equal(mask, floats(1, 0.75, 0.75, 1, 0.36, 0.36)[None])
+
+
+def test_geometric_clip_has_one_weight_for_the_tokens_that_are_not_clipped():
+    """Ratios 8, 1 and 1/8, bounds 2 and 1/2. Good: (2·1·⅛)^⅓ = 4^−⅓; bad: (8·1·½)^⅓ = 4^⅓. A fourth token is not acted."""
+    ratio = floats(8, 1, 1 / 8, 99).expand(2, 4)
+    weight = GeometricClip(low=math.log(2), high=math.log(2))(
+        view([[1, 1, 1, 0]] * 2), ratio, floats(1, -1)[:, None].expand(2, 4)
+    )
+    assert_equal((weight * ratio)[:, :3], torch.stack([4 ** (-1 / 3) * floats(0, 1, 1), 4 ** (1 / 3) * floats(1, 1, 0)]))
+
+
+def test_corrected_is_another_mask_times_a_truncated_ratio():
+    """π_old/π_rollout is 4, ½ and 1; the third action is clipped."""
+    acted = view([[1, 1, 1]], logp_old=torch.zeros(1, 3).double(), logp_rollout=-floats(4, 0.5, 1).log()[None])
+    ratio, advantage = floats(1, 1, 9)[None], torch.ones(1, 3).double()
+    assert_equal(Corrected(high=2.0, of=Clip())(acted, ratio, advantage), floats(2, 0.5, 0)[None])
+    assert_equal(Corrected(high=math.inf, of=Everywhere())(acted, ratio, advantage), floats(4, 0.5, 1)[None])
+    assert Corrected(of=Clip()).scope == "token"
+    assert Corrected(of=GeometricClip()).scope == "sequence"
+    assert Corrected(of=CovarianceDrop()).needs == {"logp_old", "logp_rollout"}
+
+
+def test_taper_has_bounds_for_good_and_for_bad_actions():
+    ratio = floats(0.25, 0.5, 2, 8)[None]
+    acted = view([[1] * 4])
+    assert_equal(Taper()(acted, ratio, torch.zeros_like(ratio)) * ratio, floats(1, 1, 1, 1)[None])
+    assert_equal(Taper()(acted, ratio, -torch.ones_like(ratio)) * ratio, floats(0.25, 0.5, 1, 1)[None])
+    wide = Taper(positive_low=0.5, positive_high=4.0, negative_low=1.0, negative_high=2.0)
+    assert_equal(wide(acted, ratio, torch.ones_like(ratio)) * ratio, floats(0.5, 0.5, 2, 4)[None])
+    assert_equal(wide(acted, ratio, -torch.ones_like(ratio)) * ratio, floats(1, 1, 2, 2)[None])
+
+
+def test_total_variation_is_of_probabilities():
+    """From ½ to ¾ is farther than a fifth, though the ratio is 1.5; from 0.01 to 0.1 is not, though it is 10. Both ways."""
+    acted, now = floats(0.5, 0.01, 0.75, 0.1)[None], floats(0.75, 0.1, 0.5, 0.01)[None]
+    moved = view([[1] * 4], now.log(), logp_rollout=acted.log())
+    ratio = now / acted
+    assert_equal(TotalVariation(bound=0.2)(moved, ratio, torch.ones_like(ratio)), floats(0, 1, 1, 1)[None])
+    assert_equal(TotalVariation(bound=0.2)(moved, ratio, -torch.ones_like(ratio)), floats(1, 1, 0, 1)[None])
+    capped = TotalVariation(bound=0.2, cap=5.0)(moved, ratio, torch.ones_like(ratio)) * ratio
+    assert_equal(capped, floats(0, 5, 2 / 3, 0.1)[None])
+
+
+def test_shaped_is_the_slope_of_a_concave_function():
+    ratio = floats(0.01, 0.1, 0.9)[None].requires_grad_()
+    (slope,) = torch.autograd.grad((ratio / (ratio + 0.1)).sum(), ratio)
+    assert_equal(Shaped(gamma=0.1)(view([[1, 1, 1]]), ratio.detach(), torch.ones(1, 3)), slope)
+
+
+LOGP, ADVANTAGE = floats(-1, -2, -3, -6).view(2, 2), floats(3, 1, -1, -3).view(2, 2)
+"""Means −3 and 0: the parts in the covariance are 2·3, 1·1, 0·(−1) and −3·(−3)."""
+
+
+def test_covariance_by_hand():
+    whole = view([[1, 1], [1, 1]], LOGP)
+    assert_equal(covariance(whole, ADVANTAGE), floats(6, 1, 0, 9).view(2, 2))
+    assert_equal(covariance(view([[1, 1], [0, 1]], LOGP), ADVANTAGE)[1, :1], floats(-math.inf))
+
+
+@pytest.mark.parametrize(
+    ("share", "low", "high", "candidates", "dropped"),
+    [(1.0, 0.5, 7.0, [0, 1], 2), (0.5, 0.5, 9.0, [0, 1, 3], 2), (0.0, 0.5, 9.0, [0, 1, 3], 1), (1.0, 10.0, 20.0, [], 0)],
+)
+def test_covariance_drop_draws_some_of_its_candidates(share: float, low: float, high: float, candidates: list[int], dropped: int):
+    acted = view([[1, 1], [1, 1]], LOGP, logp_rollout=torch.zeros(2, 2))
+    mask = CovarianceDrop(share, low, high)(acted, torch.ones(2, 2), ADVANTAGE).flatten()
+    gone = (mask == 0).nonzero()[:, 0].tolist()
+    assert len(gone) == dropped
+    assert set(gone) <= set(candidates)
+
+
+def test_covariance_drop_leaves_what_is_clipped_already():
+    acted = view([[1, 1], [1, 1]], LOGP, logp_rollout=torch.zeros(2, 2))
+    ratio = floats(9, 1, 1, 1).view(2, 2)  # the first one is clipped, the second one is what is left to be drawn
+    mask = CovarianceDrop(share=1e-9, low=0.5, high=7.0, of=Clip())(acted, ratio, ADVANTAGE)
+    assert_equal(mask, floats(0, 0, 1, 1).view(2, 2))
+
+
+def test_every_action_is_drawn_equally_often():
+    """Also of answers whose actions were all certain. 400 draws of 2 out of 8, so each one 100 times, ± 4·√(400·¼·¾)."""
+    logp, advantage = floats(*[-1] * 4, *[-3] * 4).expand(2, 8)[:1], floats(*[1] * 4, *[-1] * 4)[None]
+    generator, drawn = torch.Generator().manual_seed(0), torch.zeros(8)
+    for _ in range(400):
+        rollout = torch.cat([-torch.rand(1, 1, generator=generator), torch.zeros(1, 7)], 1)
+        drawn += CovarianceDrop(0.25, 0.5, 2.0)(view([[1] * 8], logp, logp_rollout=rollout), torch.ones(1, 8), advantage)[0] == 0
+    assert drawn.sum() == 800
+    assert (drawn - 100).abs().max() < 35
+
+
+@pytest.mark.parametrize(("share", "chosen"), [(0.0, [0, 0, 0, 1]), (0.5, [1, 0, 0, 1]), (1.0, [1, 1, 0, 1])])
+def test_covariance_top_are_the_largest_above_zero(share: float, chosen: list[float]):
+    """The advantage is that of the part, not that of the term: rewards 3, 1, −1, −3 of four answers to a prompt."""
+    acted = view([[1]] * 4, LOGP.view(4, 1), reward=floats(3, 1, -1, -3), prompt_id=torch.zeros(4, dtype=torch.int64))
+    mask = CovarianceTop(share=share, advantage=Relative())(acted, torch.ones(4, 1).double(), torch.zeros(4, 1).double())
+    assert_equal(mask[:, 0], floats(*chosen))
+
+
+def test_covariance_top_without_contrast_is_nothing():
+    acted = view([[1]] * 4, LOGP.view(4, 1), reward=torch.ones(4), prompt_id=torch.zeros(4, dtype=torch.int64))
+    assert (CovarianceTop()(acted, torch.ones(4, 1), torch.zeros(4, 1)) == 0).all()
+
+
+def test_by_origin_tells_the_policys_actions_from_demonstrated_ones():
+    origin = torch.tensor([Origin.POLICY.code, Origin.DEMONSTRATION.code])
+    mixed = view([[1], [1]], LOGP[:, :1], origin=origin, logp_old=torch.full((2, 1), -5.0).double())
+    ratio, advantage = floats(9, 9)[:, None], torch.ones(2, 1).double()
+    assert_equal(ByOrigin(Clip(), Shaped(gamma=1.0))(mixed, ratio, advantage), floats(0, 0.01)[:, None])
+    assert_equal(ByOrigin(Old(), Unit())(mixed), floats(-5, 0)[:, None])
+    assert ByOrigin(Clip(), CovarianceDrop()).scope == "batch"
+    assert ByOrigin(Old(), Reference()).needs == {"logp_old", "logp_ref"}
