@@ -1,11 +1,34 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quatrain.objective import GAE, Accepted, One, Relative, StayClose
+from quatrain.objective import (
+    GAE,
+    AboveValue,
+    Accepted,
+    BetaNormalized,
+    ByEntropy,
+    Filtered,
+    Gated,
+    ImplicitProcess,
+    LengthAdaptiveGAE,
+    One,
+    OverGreedy,
+    Pooled,
+    Rejected,
+    Relative,
+    ReturnToGo,
+    Signed,
+    StayClose,
+    TeacherGap,
+    Verified,
+    Whitened,
+)
+from quatrain.types import Origin
 from tests.objective.views import assert_equal, floats, view
 
 nan = math.nan
@@ -18,6 +41,8 @@ def test_one_is_one_everywhere():
 def test_accepted_takes_the_threshold_itself():
     graded = view([[1, 1]] * 3, reward=floats(0.5, 0.4, 0.9))
     assert_equal(Accepted(threshold=0.5)(graded)[:, 0], floats(1, 0, 1))
+    assert_equal(Rejected(threshold=0.5)(graded)[:, 0], floats(0, -1, 0))
+    assert_equal(Signed(threshold=0.5)(graded)[:, 0], floats(1, -1, 1))
 
 
 # Two groups, [1, 0, 0, 1] and [2, 5]: means 1/2 and 7/2, deviations √(1/3) and √(9/2); all six: mean 3/2, deviation √(17.5/5).
@@ -37,6 +62,7 @@ HAND_WORKED = {
     ("batch", "none"): [-0.5, -1.5, -1.5, -0.5, 0.5, 3.5],
     ("batch", "batch"): [x / math.sqrt(3.5) for x in (-0.5, -1.5, -1.5, -0.5, 0.5, 3.5)],
     ("none", "group"): [math.sqrt(3), 0, 0, math.sqrt(3), 2 / math.sqrt(4.5), 5 / math.sqrt(4.5)],
+    ("group", "group_mean"): [1, -1, -1, 1, -3 / 7, 3 / 7],
 }
 
 
@@ -58,8 +84,25 @@ def test_relative_eps_is_added_to_the_deviation():
     assert_equal(Relative(scale="group", eps=0.5)(pair)[:, 0], floats(-1, 1) / (math.sqrt(2) + 0.5))
 
 
-@pytest.mark.parametrize("scale", ["none", "group", "batch"])
-@pytest.mark.parametrize("baseline", ["group", "leave_one_out"])
+def test_relative_correction_is_what_the_count_is_less():
+    pair = view([[1]] * 2, reward=floats(0, 2), prompt_id=torch.tensor([0, 0]))
+    assert_equal(Relative(scale="group", eps=0.0, correction=0)(pair)[:, 0], floats(-1, 1))
+    assert_equal(Relative(scale="group", eps=0.0, correction=1)(pair)[:, 0], floats(-1, 1) / math.sqrt(2))
+
+
+def test_relative_weighted_by_length():
+    """(3·1 + 1·5) / 4 = 2; what comes between actions is not counted."""
+    pair = view([[1, 0, 1, 1], [0, 1, 0, 0]], reward=floats(1, 5), prompt_id=torch.tensor([0, 0]))
+    assert_equal(Relative(baseline="length_weighted")(pair)[:, 1], floats(-1, 3))
+
+
+def test_relative_over_a_mean_that_is_not_above_zero_is_nothing():
+    graded = view([[1]] * 4, reward=floats(-3, 1, -1, 1), prompt_id=torch.tensor([0, 0, 1, 1]))
+    assert (Relative(scale="group_mean")(graded) == 0).all()
+
+
+@pytest.mark.parametrize("scale", ["none", "group", "batch", "group_mean"])
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted"])
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_relative_without_contrast_is_exactly_zero(baseline: str, scale: str, eps: float):
     """Also where the mean of equal rewards is not one of them in floating point: (0.1 + 0.1 + 0.1) / 3 ≠ 0.1."""
@@ -74,6 +117,124 @@ def test_leave_one_out_is_the_group_mean_stretched(rewards: list[float]):
     group = view([[1]] * n, reward=floats(*rewards), prompt_id=torch.zeros(n, dtype=torch.int64))
     others = floats(*(r - (sum(rewards) - r) / (n - 1) for r in rewards))
     torch.testing.assert_close(Relative(baseline="leave_one_out")(group)[:, 0], others, rtol=1e-9, atol=1e-9)
+
+
+def test_beta_normalized_by_hand():
+    """Rates ½ ± 1/√40 have mean ½ and variance 1/20, those of Beta(2, 2), so f is the density of Beta(5/3, 5/3) at the rate."""
+    rate = 0.5 + 1 / math.sqrt(40)
+    # Of two rewards with mean p, one is 1 and the other 2p − 1, or one is 0 and the other 2p.
+    pairs = view([[1]] * 4, reward=floats(1, 2 * rate - 1, 0, 2 * (1 - rate)), prompt_id=torch.tensor([0, 0, 1, 1]))
+    norm = math.gamma(5 / 3) ** 2 / math.gamma(10 / 3)
+    density = (rate * (1 - rate)) ** (2 / 3) / norm
+    expected = floats(1 - rate, rate - 1, rate - 1, 1 - rate) / density
+    assert_equal(BetaNormalized()(pairs)[:, 0], expected)
+
+
+@pytest.mark.parametrize("reward", [(1, 0, 1, 0), (1, 0, 0, 0, 1, 1), (1, 0)])
+def test_beta_normalized_is_flat_where_rates_do_not_differ_or_differ_most(reward: tuple[float, ...]):
+    """Alike, as far apart as can be, and one group alone: α = β = 1, whose density is 1."""
+    pairs = view([[1]] * len(reward), reward=floats(*reward), prompt_id=torch.arange(len(reward)) // 2)
+    assert_equal(BetaNormalized()(pairs), Relative()(pairs))
+
+
+def test_over_greedy_is_nothing_where_that_is_not_known():
+    graded = view([[1, 1]] * 3, reward=floats(1, 0, 1), reward_greedy=floats(0.25, 0.25, nan))
+    assert_equal(OverGreedy()(graded)[:, 0], floats(0.75, -0.25, 0))
+
+
+def test_return_to_go_subtracts_the_departures_ahead():
+    """Departures 1, 2 and 4 of the actions; what was not acted departs by nothing."""
+    answer = view([[1, 0, 1, 1]], reward=floats(3), logp_old=floats(-1, nan, -1, 0)[None], logp_ref=floats(-2, nan, -3, -4)[None])
+    assert_equal(ReturnToGo(kl=0.5)(answer)[0, [0, 2, 3]], floats(3 - 3.5, 3 - 3, 3 - 2))
+
+
+def test_whitened_counts_actions():
+    """An answer of three actions worth 1 and one of one worth 5: mean 2, deviation √(12/3), or √(12/4)."""
+    graded = view([[1, 1, 1], [0, 1, 0]], reward=floats(1, 5))
+    raw = Relative(baseline="none")
+    assert_equal(Whitened(raw, eps=0.0)(graded)[:, 1], floats(-0.5, 1.5))
+    assert_equal(Whitened(raw, eps=0.0, correction=0)(graded)[:, 1], floats(-1, 3) / math.sqrt(3))
+    assert_equal(Whitened(raw, eps=1.0)(graded)[:, 1], floats(-1 / 3, 1))
+
+
+@pytest.mark.parametrize("reward", [floats(1), floats(0.1, 0.1, 0.1)])
+def test_whitened_without_contrast_is_exactly_zero(reward: torch.Tensor):
+    graded = view([[1]] * len(reward), reward=reward)
+    assert (Whitened(Relative(baseline="none"), eps=0.0)(graded) == 0).all()
+
+
+def test_filtered_is_among_the_best_by_length_or_by_efficiency():
+    """Rewards 0, 4, 9 and 2½ of 1, 2, 3 and 1 tokens. The first and the last are as short; 9 and 2½ are most per token."""
+    group = view(
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 1, 0]], reward=floats(0, 4, 9, 2.5), prompt_id=torch.zeros(4, dtype=torch.int64)
+    )
+    first = [0, 1, 2, 3], [0, 1, 1, 1]  # the row, and a place where each has an action
+    assert_equal(Filtered(0.5, "length", Relative())(group)[first], floats(-1.25, 0, 0, 1.25))
+    assert_equal(Filtered(0.25, "length", Relative())(group)[first], floats(-1.25, 0, 0, 1.25))
+    assert_equal(Filtered(0.5, "efficiency", Relative())(group)[first], floats(0, 0, 3.25, -3.25))
+    assert_equal(Filtered(0.75, "efficiency", Relative(baseline="none"))(group)[first], floats(0, 4, 9, 2.5))
+
+
+MIXED = view(
+    [[1]] * 4,
+    reward=floats(0, 1, 5, 0),
+    prompt_id=torch.tensor([0, 0, 0, 1]),
+    origin=torch.tensor([o.code for o in (Origin.POLICY, Origin.POLICY, Origin.DEMONSTRATION, Origin.POLICY)]),
+)
+"""Two answers and a demonstration to one prompt, and a failed answer to another."""
+
+
+def test_pooled_statistics_are_over_demonstrations_as_well():
+    for own in (MIXED, replace(MIXED, action=MIXED.action & (MIXED.batch.origin == Origin.DEMONSTRATION.code)[:, None])):
+        assert_equal(Pooled(Relative())(own)[:, 0], floats(-2, -1, 3, 0))
+
+
+@pytest.mark.parametrize(("rate", "above"), [(0.0, [1, 1, 1, 0]), (0.5, [0, 0, 0, 0]), (-1.0, [1, 1, 1, 1])])
+def test_gated_by_the_policys_own_answers(rate: float, above: list[float]):
+    """Rates ½ and 0: the demonstration's reward does not count."""
+    assert_equal(Gated(One(), "above", rate)(MIXED)[:, 0], floats(*above))
+    assert_equal(Gated(One(), "upto", rate)(MIXED)[:, 0], 1 - floats(*above))
+
+
+def test_by_entropy_takes_the_mean_over_the_answer():
+    undecided = view([[1, 0, 1]], entropy=floats(0, nan, 2 * math.log(3))[None])
+    assert_equal(ByEntropy(1)(undecided), floats(3, 3, 3)[None])
+    assert_equal(ByEntropy(-1)(undecided), floats(1, 1, 1)[None] / 3)
+
+
+def test_implicit_process_by_hand():
+    """Process rewards ½·(2, 4), of mean 3/2, and ½·6 = 3; outcomes 1 and 0. A third answer is alone.
+
+    From the end, for the first answer: 2 − 3 + 1 = 0, then 1 − 3 + 0 = −2; for the second: 3 − 3/2 − 1.
+    """
+    judged = view(
+        [[1, 0, 1], [0, 1, 0], [1, 0, 0]],
+        reward=floats(1, 0, 1),
+        prompt_id=torch.tensor([0, 0, 1]),
+        logp_process=torch.tensor([[1, nan, 2], [nan, 4, nan], [9, nan, nan]]).double(),
+        logp_ref=torch.tensor([[-1, nan, -2], [nan, -2, nan], [0, nan, nan]]).double(),
+    )
+    advantage = ImplicitProcess(beta=0.5)(judged)
+    assert_equal(advantage[judged.action], floats(-2, 0, 0.5, 0))
+
+
+def test_verified_is_the_slope_of_the_cross_entropy():
+    logp = torch.tensor([[-1.0, -2.0], [-3.0, -0.5]], dtype=torch.float64, requires_grad=True)
+    logp_ref, reward = floats(-2, -1.5, -0.5, -1).view(2, 2), floats(1, 0.25)
+    logit = 0.5 * (logp - logp_ref).sum(1)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, reward, reduction="sum")
+    (slope,) = torch.autograd.grad(loss, logp)
+    assert_equal(Verified(beta=0.5)(view([[1, 1]] * 2, logp.detach(), reward=reward, logp_ref=logp_ref)), -slope)
+
+
+def test_teacher_gap_is_how_much_likelier_the_teacher_finds_it():
+    graded = view([[1, 1]], logp_teacher=floats(-1, -4)[None], logp_rollout=floats(-2, -1)[None])
+    assert_equal(TeacherGap()(graded), floats(1, -3)[None])
+
+
+def test_above_value_reads_the_value_of_the_first_action():
+    graded = view([[0, 1, 1]] * 2, reward=floats(3, 1), values=floats(nan, 2, 9).expand(2, 3))
+    assert_equal(AboveValue()(graded)[:, 2], floats(1, 0))
 
 
 def test_gae_steps_over_what_was_not_acted():
@@ -94,12 +255,24 @@ def test_gae_lambda_from_residual_to_return():
     assert_equal(GAE(gamma=0.9, lam=1.0)(answer), floats(0.81 * 3, 0.9 * 3, 3)[None] - values)
 
 
+def test_length_adaptive_gae_has_a_lambda_for_each_answer():
+    """alpha ½: λ is ½ for four actions, and 0 for two and for one."""
+    action = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0]])
+    values = torch.cos(torch.arange(12.0).double()).view(3, 4)
+    answers = view(action.tolist(), reward=floats(3, 2, 1), values=values)
+    ours = LengthAdaptiveGAE(alpha=0.5, gamma=0.9)(answers)
+    assert_equal(ours[:1], GAE(gamma=0.9, lam=0.5)(answers)[:1])
+    assert_equal(ours[1:], GAE(gamma=0.9, lam=0.0)(answers)[1:])
+
+
 @pytest.mark.parametrize(
     ("estimator", "penalty", "at_ln2"),
     [
         ("k1", lambda d: d, 1.0),
         ("k2", lambda d: d**2 / 2, math.log(2)),
         ("k3", lambda d: torch.exp(-d) - 1 + d, 0.5),
+        ("forward", lambda d: torch.exp(d) - 1 - d, 1.0),
+        ("abs", lambda d: d.abs(), 1.0),
     ],
 )
 def test_stay_close_descends_its_estimate(estimator: str, penalty, at_ln2: float):
@@ -109,6 +282,9 @@ def test_stay_close_descends_its_estimate(estimator: str, penalty, at_ln2: float
     ours = StayClose(estimator)(view([[1] * 51], logp.detach(), logp_ref=logp_ref))
     assert_equal(ours, -slope)
     assert ours[0, -1].item() == pytest.approx(-at_ln2, rel=1e-12)
+    to_old = StayClose(estimator, to="old")
+    assert to_old.needs == {"logp_old"}
+    assert_equal(to_old(view([[1] * 51], logp.detach(), logp_old=logp_ref)), ours)
 
 
 def test_stay_close_is_exact_near_and_finite_far_in_float32():
@@ -116,3 +292,6 @@ def test_stay_close_is_exact_near_and_finite_far_in_float32():
     pull = StayClose()(view([[1] * 3], distance, logp_ref=torch.zeros(1, 3)))
     torch.testing.assert_close(pull[0, :2], torch.tensor([-1e-6, 1e-6]), rtol=2e-6, atol=0)
     assert 1e20 < pull[0, 2] < math.inf
+    push = StayClose("forward")(view([[1] * 3], -distance, logp_ref=torch.zeros(1, 3)))
+    torch.testing.assert_close(push[0, :2], torch.tensor([1e-6, -1e-6]), rtol=2e-6, atol=0)
+    assert -math.inf < push[0, 2] < -1e20
