@@ -69,6 +69,16 @@ def test_collating_says_whose_and_of_which_task_each_row_is():
     assert batch.task[0] == batch.task[2] != batch.task[1]
 
 
+def test_the_greedy_answer_is_compared_with_and_not_trained_on():
+    greedy = trajectory(1, 1, 1, reward=0.75, origin=Origin.GREEDY)
+    unjudged = trajectory(2, 1, 1, reward=None, error="the sandbox died", origin=Origin.GREEDY)
+    batch = collate([group(1, trajectory(1, 1, 1), greedy), group(2, unjudged, trajectory(2, 1, 1), trajectory(2, 1, 2))])
+    assert batch.origin.tolist() == [Origin.POLICY.code] * 3
+    assert batch.reward_greedy[0] == 0.75
+    assert batch.reward_greedy[1:].isnan().all()
+    assert collate([group(1, trajectory(1, 1, 1))]).reward_greedy is None
+
+
 def test_collating_nothing_gives_a_batch_of_nothing():
     for groups in ([], [group(1)], [group(1, trajectory(1, 3, 0))]):
         batch = collate(groups)
@@ -86,6 +96,10 @@ def test_collating_nothing_gives_a_batch_of_nothing():
         ({"reward": None, "origin": Origin.DEMONSTRATION}, True),
         ({"reward": None, "origin": Origin.REPLAY}, False),
         ({"origin": Origin.DEMONSTRATION, "error": "too long"}, False),
+        ({"origin": Origin.RATED}, True),
+        ({"reward": None, "origin": Origin.RATED}, False),
+        ({"reward": None, "origin": Origin.MISMATCHED}, True),
+        ({"origin": Origin.GREEDY}, False),
         ({"action": torch.zeros(5, dtype=torch.bool)}, False),
     ],
 )

@@ -5,16 +5,28 @@ import math
 import pytest
 import torch
 
-from quatrain.objective import Current, GeometricMean, Old, Sequence, Term, Token
+from quatrain.objective import Current, GeometricMean, Old, Reference, Rollout, Sequence, Term, Token, Unit
 from tests.objective.views import assert_equal, floats, view
 
 LOG_RATIO = [math.log(2), math.nan, 0.0, math.log(4)]
 """Its second token is not an action."""
 
 
+@pytest.mark.parametrize(("denominator", "field"), [(Old(), "logp_old"), (Rollout(), "logp_rollout"), (Reference(), "logp_ref")])
+def test_which_policy_is_measured_against(denominator, field: str):
+    logp = floats(-1, math.inf, -2, -3)[None]
+    others = dict.fromkeys(("logp_old", "logp_rollout", "logp_ref"), torch.full_like(logp, 9.0))
+    answer = view([[1, 0, 1, 1]], logp, **(others | {field: logp - floats(*LOG_RATIO)}))
+    factors = Term(denominator=denominator).factors(answer, torch.ones(1, 4), torch.ones(1, 1))
+    assert_equal(factors.ratio, floats(2, 0, 1, 4)[None])
+    assert denominator.needs == {field}
+
+
 @pytest.mark.parametrize(
     ("denominator", "likelihood", "ratio"),
     [
+        (Unit(), Token(), [math.exp(-1), 0, math.exp(-2), math.exp(-3)]),
+        (Unit(), Sequence(), [math.exp(-6), 0, math.exp(-6), math.exp(-6)]),
         (Old(), Token(), [2, 0, 1, 4]),
         (Old(), Sequence(), [8, 0, 8, 8]),
         (GeometricMean(), Token(), [2, 0, 2, 2]),

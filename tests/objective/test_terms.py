@@ -52,6 +52,12 @@ def test_terms_add_up():
     assert_equal(twice.weights(batch, floats(-1.5, -1)[None]), 2 * Method(one).weights(batch, floats(-1.5, -1)[None]))
 
 
+def test_a_coefficient_is_a_factor():
+    batch = Batch(logp_old=floats(-1, -2)[None])
+    logp = floats(-1.5, -1)[None]
+    assert_equal(Method(Term(coefficient=0.3)).weights(batch, logp), 0.3 * Method(Term()).weights(batch, logp))
+
+
 def test_a_term_is_about_its_origins():
     """Each counts its own rows only: 2 tokens of the policy, 1 of the demonstration."""
     batch = Batch(
