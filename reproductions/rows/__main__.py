@@ -28,7 +28,7 @@ def main() -> None:
     place, console = Place(given.folder), Console(highlight=False)
     done = [r for r in read()["runs"] if r["row"] in quatrain.METHODS and r["row"] not in given.ids]
     known = {(r["row"], r["seed"]) for r in done}
-    wanted = [(name, seed) for name in given.ids or quatrain.METHODS for seed in SEEDS if (name, seed) not in known]
+    wanted = [(name, seed) for seed in SEEDS for name in given.ids or quatrain.METHODS if (name, seed) not in known]
     began = time.perf_counter()
     place.prepare()
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:

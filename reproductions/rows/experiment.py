@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "max_answer_tokens": 5,
     "threads": 1,
     "update": {"lr": 2e-4, "minibatches": 2, "tokens_per_pass": 4096},
+    "process": {"lr": 2e-4},
     "engine": {"max_sequences": 128},
     "evaluate": {"every": 0, "problems": 200, "samples": SAMPLES, "temperature": 1.0},
     "checkpoint": {"every": 0},
