@@ -10,12 +10,13 @@ from quatrain.types import Group, Origin
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Rewards and their parts, lengths and failures of what the policy wrote; demonstrations do not count."""
+    """Rewards and their parts, lengths and failures of what the policy wrote; what was laid beside it does not count."""
     written = [t for group in groups for t in group.trajectories if t.origin is Origin.POLICY]
     if not written:
         return {}
     acted = [t for t in written if t.length]
-    rewards = [t.reward for t in written if t.reward is not None]
+    judged = [(t.reward, t.info["rewards"]) for t in written if t.reward is not None and t.info.get("rewards")]
+    rewards, parts = [reward for reward, _ in judged], [part for _, part in judged]
     out = {
         "rollout/failed": float(sum(not t.length for t in written)),
         "reward/failed": float(sum(t.reward is None for t in acted)),
@@ -26,7 +27,6 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         out["rollout/truncated"] = float(np.mean([t.info.get("finish") == "length" for t in acted]))
     if rewards:
         out["reward/mean"], out["reward/std"] = float(np.mean(rewards)), float(np.std(rewards))
-    parts = [t.info.get("rewards", {}) for t in written if t.reward is not None]
     for name in dict.fromkeys(name for part in parts for name in part):
         out[f"reward/{name}"] = float(np.mean([part[name] for part in parts if name in part]))
     return out

@@ -51,6 +51,19 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel("Reward", "Mean over the step's answers.", {"reward/mean": "reward"}, smooth=True),
             Panel("Reward parts", "Each reward on its own: which of them is being learned?", rest="reward/", smooth=True),
             Panel("Reward spread", "Standard deviation; at 0 every answer is as good as every other.", {"reward/std": "std"}),
+            Panel(
+                "Pairs ranked right",
+                "Share of pairs whose better answer is the policy's, too; 1/2 is chance.",
+                {"preference/accuracy": "in training", "held_out/preference": "held-out"},
+                unit="share",
+                smooth=True,
+            ),
+            Panel(
+                "Margin of pairs",
+                "How far the better answer is ahead.",
+                {"preference/margin": "in training", "held_out/margin": "held-out"},
+                smooth=True,
+            ),
         ),
     ),
     (
@@ -66,8 +79,8 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         (
             Panel(
                 "KL divergence",
-                "From the policy that acted, which should stay near 0, and from the reference.",
-                {"kl/rollout": "from the rollout", "kl/ref": "from the reference"},
+                "From the policy that acted, which should stay near 0, from the reference, and from the teacher.",
+                {"kl/rollout": "from the rollout", "kl/ref": "from the reference", "kl/teacher": "from the teacher"},
             ),
             Panel("Passed by the mask", "Share of actions whose gradient counts.", {"mask/passed": "passed"}, unit="share"),
             Panel(
@@ -87,6 +100,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Learning rate", "", {"update/lr": "lr"}, unit="scientific"),
             Panel("Value loss", "Of the critic.", {"value/loss": "loss"}, smooth=True),
+            Panel("Process reward model", "Its gradient before clipping.", {"process/grad_norm": "norm"}, smooth=True),
         ),
     ),
     (

@@ -198,9 +198,14 @@ class Learner:
                 error += change.square().sum().item()  # both are 0 where there is no action
         metrics = bound.replace(entropy=entropy, **({"logp_old": logp} if old_is_now else {})).metrics(logp)
         acted = batch.action if batch.origin is None else batch.action & (batch.origin == Origin.POLICY.code)[:, None]
-        if batch.logp_rollout is not None and acted.any():
-            gap = (logp - batch.logp_rollout)[acted].double()
-            metrics["kl/rollout"] = (torch.exp(gap) - 1 - gap).mean().item()
+        distances = {
+            "kl/rollout": None if batch.logp_rollout is None else logp - batch.logp_rollout,
+            "kl/teacher": None if batch.logp_teacher is None else batch.logp_teacher - logp,
+        }
+        for name, distance in distances.items():
+            if distance is not None and acted.any():
+                gap = distance[acted].double()
+                metrics[name] = (torch.exp(gap) - 1 - gap).mean().item()
         margin = margins(batch, logp)
         if len(margin):
             metrics |= {"preference/accuracy": ranking(margin).mean().item(), "preference/margin": margin.mean().item()}
