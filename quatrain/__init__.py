@@ -39,7 +39,9 @@ if TYPE_CHECKING:
         Token,
         ValueLoss,
         View,
+        check,
         difference,
+        meaning,
     )
     from quatrain.recipes import RECIPES, Recipe
     from quatrain.run import Result, resume, train
@@ -55,7 +57,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "run": ("Result", "resume", "train"),
     "types": ("Batch", "Group", "Origin", "Prompt", "Trajectory"),
     "objective": (
-        "Method", "Term", "EntropyBonus", "ValueLoss", "View", "difference",
+        "Method", "Term", "EntropyBonus", "ValueLoss", "View", "check", "difference", "meaning",
         "Everywhere", "Clip", "Cap",
         "Current", "Old", "GeometricMean",
         "One", "Accepted", "Relative", "GAE", "StayClose",
@@ -105,8 +107,10 @@ __all__ = [
     "ValueLoss",
     "View",
     "__version__",
+    "check",
     "difference",
     "load_config",
+    "meaning",
     "method",
     "resume",
     "train",

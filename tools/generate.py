@@ -10,6 +10,7 @@ import argparse
 import ast
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,11 @@ from quatrain.config import RunConfig
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World
 from quatrain.methods.families import FAMILIES, base, by_family
 from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, preferences, reductions
+from quatrain.objective.composition import findings
 from quatrain.objective.part import meanings
+from quatrain.objective.rules import RULES, Rule
 from quatrain.recipes import RECIPES
+from quatrain.types import Origin
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
@@ -188,6 +192,51 @@ def fixed_points() -> str:
 def _markdown(rows: Iterator[list[str]]) -> str:
     head = next(rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
+
+
+def verdicts() -> str:
+    """What the checker makes of each row that it judges, and why it does not judge the others."""
+    meant = {name: quatrain.meaning(row) for name, row in quatrain.METHODS.items()}
+    judged = {name: m for name, m in meant.items() if m.on_policy != "not judged"}
+    rows = [[f"`{name}`", m.on_policy, m.stale, ", ".join(f"[{r}](#{r})" for r in m.because)] for name, m in judged.items()]
+    others = {name: ", ".join(m.because) for name, m in meant.items() if name not in judged}
+    return f"{_table_of(['method', 'on-policy', 'stale', 'because of'], rows)}\n\nNot judged:\n\n{_reasons(others)}"
+
+
+def rules() -> str:
+    """The rules of composition in a table."""
+    rows = [[f"[{rule.id}](#{rule.id})", rule.severity, rule.about[0], rule.biased or ""] for rule in RULES]
+    return _table_of(["rule", "severity", "says", "bias"], rows)
+
+
+def rule_examples() -> str:
+    """Each rule with what the checker says of its example."""
+    return "\n\n".join(map(_rule, RULES))
+
+
+def _rule(rule: Rule) -> str:
+    statement, why, source = rule.about
+    found = [finding for finding in findings(rule.example) if finding.rule == rule.id]
+    lines = [*map(_code, rule.example), *map(str, found), "", "not:", *map(_code, rule.counterexample)]
+    told = filter(None, [statement, why, _linked(f"Source: {source}.") if source else ""])
+    return "\n\n".join([f"### {rule.id}", " ".join(told), "```text\n" + "\n".join(lines) + "\n```"])
+
+
+def _code(value: Any) -> str:
+    """A part or term as one writes it, without most of what is as it is by default."""
+    if isinstance(value, Origin):
+        return f"Origin.{value.name}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_code, value))},)"
+    if not is_dataclass(value):
+        return "math.inf" if value == math.inf else repr(value)
+    told = {f.name: getattr(value, f.name) for f in fields(value)}
+    told = {f.name: told[f.name] for f in fields(value) if told[f.name] != f.default or f.name in ("denominator", "advantage")}
+    return f"{type(value).__name__}({', '.join(f'{name}={_code(own)}' for name, own in told.items())})"
+
+
+def _table_of(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def command_line() -> str:
@@ -367,6 +416,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "exactness": exactness,
     "unfit": unfit,
     "fixed-points": fixed_points,
+    "meanings": verdicts,
+    "rules": rules,
+    "rule-examples": rule_examples,
 }
 PAGES: dict[str, Callable[[], str]] = {
     "docs/parts/masks.md": parts_page("Masks", masks),

@@ -15,13 +15,12 @@ from quatrain.objective.advantages import (
     Relative,
     ReturnToGo,
 )
-from quatrain.objective.denominators import Current, GeometricMean, Old, Rollout
+from quatrain.objective.denominators import GeometricMean, Old, Rollout
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
     ByOrigin,
     Corrected,
 )
-from quatrain.objective.part import signature
 from quatrain.objective.preferences import Preferred
 from quatrain.objective.reductions import Constant, SumPerGroup
 from quatrain.objective.rules import (
@@ -87,7 +86,7 @@ Verdict = Literal["unbiased", "biased", "not judged"]
 
 @dataclass(frozen=True)
 class Meaning:
-    """Whether a method's expected gradient is a multiple of ∇E[R], for answers of up to any length and any rewards."""
+    """Whether a method's expected gradient is a multiple of ∇E[R], whatever the rewards, the answers and their lengths are."""
 
     on_policy: Verdict
     """Of answers that the current policy wrote."""
@@ -177,7 +176,7 @@ def missing(method: Method, given: Collection[Given], steps_per_batch: int = 1) 
                 drop = f", or set method.{term.name}.coefficient=0 to drop the term" if term is not method.terms[0] else ""
                 found.append(Finding("missing", "error", term.name, f"it needs {words}, and the run gives none: {way}{drop}"))
         if steps_per_batch > 1 and ratio_missing(term, method.active):
-            words = f"{steps_per_batch} steps on each batch, and {signature(Current())} corrects for the first alone"
+            words = f"{steps_per_batch} steps on each batch, and Current corrects for the first alone"
             found.append(Finding("ratio-missing", "warning", term.name, f"{words}: take one step, or denominator=Old()"))
     return tuple(found)
 

@@ -43,7 +43,7 @@ from quatrain.objective.masks import (
     Taper,
     TotalVariation,
 )
-from quatrain.objective.part import SCOPES, Scope, signature
+from quatrain.objective.part import SCOPES, Scope, brief, signature
 from quatrain.objective.preferences import Desirable, Preferred
 from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
 from quatrain.objective.terms import AnyTerm, EntropyBonus, Term, ValueLoss
@@ -170,15 +170,15 @@ def _too_early(term: AnyTerm, _: Terms) -> str | None:
     live = next((part for part in inner(advantage) if getattr(part, "live", False)), None)
     counting = _has(term.reduce, PerCreditedToken, Undiluted)
     if counting is not None and isinstance(term, EntropyBonus):
-        return f"{signature(counting)} counts what has an advantage, and an entropy bonus has none: take reduce=PerToken()"
+        return f"{brief(counting)} counts what has an advantage, and an entropy bonus has none: take reduce=PerToken()"
     if counting is not None and isinstance(term, Term) and term.advantage.live:
         return (
-            f"{signature(counting)} counts what has an advantage before the first forward pass, and {signature(live)} reads "
+            f"{brief(counting)} counts what has an advantage before the first forward pass, and {brief(live)} reads "
             "log π_θ: take reduce=PerSequence()"
         )
     if live is not None and (isinstance(term, ValueLoss) or not getattr(advantage, "live", False)):
-        whole = "a return" if isinstance(term, ValueLoss) else signature(advantage)
-        return f"{whole} is computed before the first forward pass, and {signature(live)} reads log π_θ: take another advantage"
+        whole = "a return" if isinstance(term, ValueLoss) else brief(advantage)
+        return f"{whole} is computed before the first forward pass, and {brief(live)} reads log π_θ: take another advantage"
     return None
 
 
@@ -212,7 +212,7 @@ def _ratio_twice(term: AnyTerm, _: Terms) -> str | None:
     for _origin, alone in _alone(term):
         if isinstance(alone.denominator, Rollout) and _has(alone.mask, Corrected):
             return (
-                "Corrected multiplies by π_old/π_rollout, and Rollout() measures against π_rollout already, so the gap between "
+                "Corrected multiplies by π_old/π_rollout, and Rollout measures against π_rollout already, so the gap between "
                 "learner and engine counts twice: take denominator=Old(), or the mask inside of Corrected"
             )
     return None
@@ -224,10 +224,10 @@ def _other_ratio(term: AnyTerm, _: Terms) -> str | None:
     What bounds the step and what weighs the sample are of two policies.
     """
     for _origin, alone in _alone(term):
-        against = signature(alone.denominator)
+        against = brief(alone.denominator)
         around = _has(alone.mask, *_AROUND_ONE)
         if around is not None and isinstance(alone.denominator, Unit):
-            return f"{signature(around)} bounds a ratio around 1, and with {against} it is a probability: take Shaped() or Old()"
+            return f"{brief(around)} bounds a ratio around 1, and with {against} it is a probability: take Shaped() or Old()"
         if _has(alone.mask, TotalVariation) and not isinstance(alone.denominator, Rollout | Current):
             return f"TotalVariation bounds the distance from π_rollout, and {against} weighs by another one: take Rollout()"
         if _has(alone.mask, Corrected):
@@ -247,15 +247,15 @@ def _idle(term: AnyTerm, _: Terms) -> str | None:
     """
     for line, part in term.parts.items():
         if isinstance(part, ByOrigin) and Origin.DEMONSTRATION not in term.on:
-            return f"{line}.demonstration does nothing, as the term is not about demonstrations: take {signature(part.policy)}"
+            return f"{line}.demonstration does nothing, as the term is not about demonstrations: take {brief(part.policy)}"
         if isinstance(part, ByOrigin) and set(term.on) == {Origin.DEMONSTRATION}:
-            return f"{line}.policy does nothing, as the term is about demonstrations only: take {signature(part.demonstration)}"
+            return f"{line}.policy does nothing, as the term is about demonstrations only: take {brief(part.demonstration)}"
     for _origin, alone in _alone(term):
         mask = _has(alone.mask, *_OF_THE_RATIO)
         if mask is not None and isinstance(alone.denominator, Current) and even(mask):
-            return f"{signature(mask)} is the same everywhere, as the ratio to Current() is 1: take Old(), or leave it out"
+            return f"{brief(mask)} is the same everywhere, as the ratio to Current is 1: take Old(), or leave it out"
         if isinstance(alone.denominator, GeometricMean) and isinstance(alone.likelihood, Sequence):
-            return "GeometricMean() is a mean over tokens that Sequence() sums up again, which is Old(): take likelihood=Token()"
+            return "GeometricMean is a mean over tokens that Sequence sums up again, which is Old(): take likelihood=Token()"
     return None
 
 
@@ -268,7 +268,7 @@ def _answers_by_token(term: AnyTerm, _: Terms) -> str | None:
         whole = _has(alone.advantage, *_COMPARISONS)
         if whole is not None and isinstance(alone.likelihood, Token) and isinstance(alone.reduce, BY_LENGTH):
             return (
-                f"{type(whole).__name__} is about whole answers, and {signature(alone.reduce)} divides by how many tokens they "
+                f"{type(whole).__name__} is about whole answers, and {brief(alone.reduce)} divides by how many tokens they "
                 "have: take likelihood=Sequence()"
             )
     return None
@@ -280,7 +280,7 @@ def _foreign_ratio(term: AnyTerm, _: Terms) -> str | None:
     An importance ratio is one to whoever drew the sample.
     """
     for origin, alone in _alone(term):
-        against = signature(alone.denominator)
+        against = brief(alone.denominator)
         start = isinstance(alone.denominator, Old | GeometricMean)
         if origin in (Origin.DEMONSTRATION, Origin.RATED) and (start or isinstance(alone.denominator, Rollout)):
             known = "the policy at the start of the update did not write" if start else "no engine gave probabilities for"
@@ -320,7 +320,7 @@ def _same_for_all(term: AnyTerm, _: Terms) -> str | None:
         return None
     if isinstance(own.advantage, StayClose):
         return 'k1 has the same slope for every action, so as a loss it pulls to nobody: take StayClose("k2"), or ReturnToGo()'
-    return f"{signature(own.advantage)} makes the policy imitate its own answers, good and bad: take Accepted() or Relative()"
+    return f"{brief(own.advantage)} makes the policy imitate its own answers, good and bad: take Accepted() or Relative()"
 
 
 def _split(term: AnyTerm, terms: Terms) -> str | None:
@@ -333,7 +333,7 @@ def _split(term: AnyTerm, terms: Terms) -> str | None:
         for statistic in inner(part):
             if hasattr(statistic, "scope") and SCOPES.index(_reach(statistic)) > SCOPES.index(together):
                 return (
-                    f"{signature(statistic)} is of a whole {_reach(statistic)}, and {type(part).__name__} computes it anew in "
+                    f"{brief(statistic)} is of a whole {_reach(statistic)}, and {type(part).__name__} computes it anew in "
                     f"each micro-batch, where each {together} is whole and no more: put it outside"
                 )
     return None
@@ -364,7 +364,7 @@ def _minibatch(term: AnyTerm, _: Terms) -> str | None:
         if wide is None and isinstance(alone.reduce, PerToken) and isinstance(alone.likelihood, Token):
             wide = alone.reduce
         if wide is not None:
-            return f"{signature(wide)} is of the whole minibatch: update.minibatches changes it, update.tokens_per_pass does not"
+            return f"{brief(wide)} is of the whole minibatch: update.minibatches changes it, update.tokens_per_pass does not"
     return None
 
 
@@ -381,14 +381,14 @@ def _normalizer(term: AnyTerm, _: Terms) -> str | None:
     if _has(own.reduce, PerCreditedToken, Undiluted):
         if not isinstance(own.advantage, _VANISHING):
             return None
-        return f"{signature(own.reduce)} counts what has an advantage, so how the others fare decides how much an answer weighs"
+        return f"{brief(own.reduce)} counts what has an advantage, so how the others fare decides how much an answer weighs"
     if not isinstance(own.likelihood, Token):
         return None
     if isinstance(own.reduce, PerSequence):
-        return "PerSequence() divides by each answer's length: short right answers gain more, long wrong ones lose less"
+        return "PerSequence divides by each answer's length: short right answers gain more, long wrong ones lose less"
     if isinstance(own.reduce, PerToken | PerGroup):
         whose = "minibatch" if isinstance(own.reduce, PerToken) else "group"
-        return f"{signature(own.reduce)} divides by the tokens of the {whose}: the longer the answers, the less each token weighs"
+        return f"{brief(own.reduce)} divides by the tokens of the {whose}: the longer the answers, the less each token weighs"
     return None
 
 
@@ -439,12 +439,12 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
         return None
     threshold = _has(own.advantage, Accepted, Rejected, Signed)
     if threshold is not None:
-        return f"{signature(threshold)} climbs the share of rewards of {threshold.threshold:g} or more: E[R] if they are 0 and 1"
+        return f"{brief(threshold)} climbs the share of rewards of {threshold.threshold:g} or more: E[R] if they are 0 and 1"
     other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy)
     if other is not None:
         return f"{type(other).__name__} is more than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):
-        return f"{signature(own.denominator)} weighs answers that π_θ drew as if another policy had drawn them"
+        return f"{brief(own.denominator)} weighs answers that π_θ drew as if another policy had drawn them"
     return None
 
 
@@ -479,7 +479,7 @@ def ratio_missing(term: AnyTerm, _: Terms) -> str | None:
     own = _own(term)
     if own is None or not isinstance(own.denominator, Current):
         return None
-    return "Current() corrects for nothing: from the second step on a batch, the answers are an earlier policy's"
+    return "Current corrects for nothing: from the second step on a batch, the answers are an earlier policy's"
 
 
 def _ratio_by_token(term: AnyTerm, _: Terms) -> str | None:
@@ -493,11 +493,9 @@ def _ratio_by_token(term: AnyTerm, _: Terms) -> str | None:
     if own is None or not isinstance(own.likelihood, Token) or constant(own.advantage):
         return None
     if isinstance(own.denominator, GeometricMean):
-        return "GeometricMean() is the ratio's |y|-th root, which is no importance ratio: of low variance, and biased"
+        return "GeometricMean is the ratio's |y|-th root, which is no importance ratio: of low variance, and biased"
     if isinstance(own.denominator, Old | Rollout):
-        return (
-            f"{signature(own.denominator)} corrects each token alone, and not how likely its prefix is now: right to first order"
-        )
+        return f"{brief(own.denominator)} corrects each token alone, and not how likely its prefix is now: right to first order"
     return None
 
 
@@ -512,7 +510,7 @@ def _bounded(term: AnyTerm, _: Terms) -> str | None:
     if own is None or not isinstance(own.denominator, Old | Rollout | GeometricMean) or unbounded(own.mask):
         return None
     known = _has(own.mask, *_OF_THE_RATIO, TotalVariation)
-    return None if known is None else f"{signature(known)} gives up some of the gradient where the ratio is far from 1"
+    return None if known is None else f"{brief(known)} gives up some of the gradient where the ratio is far from 1"
 
 
 def _engine_gap(term: AnyTerm, _: Terms) -> str | None:
@@ -525,9 +523,7 @@ def _engine_gap(term: AnyTerm, _: Terms) -> str | None:
     own = _own(term)
     if own is None or not isinstance(own.denominator, Old | GeometricMean) or _has(own.mask, Corrected, TotalVariation):
         return None
-    return (
-        f"{signature(own.denominator)} takes the engine's probabilities for the learner's: mask=Corrected() makes up for the gap"
-    )
+    return f"{brief(own.denominator)} takes the engine's probabilities for the learner's: mask=Corrected() makes up for the gap"
 
 
 # --- masks and terms whose part in the bias is known ---------------------------------------------------------------------------
@@ -567,6 +563,7 @@ def _pinned(mask: Any) -> bool:
 
 
 def constant(advantage: Any) -> bool:
+    """Whether an advantage is the same for all answers."""
     return isinstance(advantage, One) or (isinstance(advantage, StayClose) and advantage.estimator == "k1")
 
 

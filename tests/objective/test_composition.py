@@ -163,9 +163,9 @@ LACKING = "it does not say needs and scope and live"
         ([replace(PLAIN, reduce=PerCreditedToken(), advantage=StayClose())], "take reduce=PerSequence()"),
         (
             [replace(PLAIN, reduce=Undiluted(), advantage=Gated(of=Verified()))],
-            "Gated(of=Verified(beta=0.05), side='above', rate=0) reads log π_θ",
+            "Gated(Verified(0.05), above, 0) reads log π_θ",
         ),
-        ([PLAIN, EntropyBonus(reduce=Undiluted())], "the term 'entropy' cannot run: Undiluted(of=PerGroup()) counts"),
+        ([PLAIN, EntropyBonus(reduce=Undiluted())], "the term 'entropy' cannot run: Undiluted(PerGroup) counts"),
         ([replace(PLAIN, advantage=Whitened(of=StayClose()))], "is computed before the first forward pass"),
         ([PLAIN, ValueLoss(advantage=ByEntropy())], "a return is computed before the first forward pass"),
         ([replace(PLAIN, on=())], "write on=(Origin.POLICY,)"),
