@@ -71,8 +71,8 @@ class Bound:
     @property
     def reach(self) -> Scope:
         """How many rows must be seen together for their weights: up to a sequence it does not matter which."""
-        scopes = {part.scope for term in self.active for part in term.live_parts}
-        return next((scope for scope in reversed(SCOPES) if scope in scopes), "token")
+        scopes: tuple[Scope, ...] = ("token", *(part.scope for term in self.active for part in term.live_parts))
+        return max(scopes, key=SCOPES.index)
 
     def terms(self) -> Iterator[tuple[AnyTerm, Tensor | None, Tensor]]:
         return zip(self.active, self.prepared, self.shares, strict=True)

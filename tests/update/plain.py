@@ -17,8 +17,16 @@ from tests.policies.families import TOKENIZER, VOCABULARY, family
 from tests.reference import LOSSES, Case
 
 HUGE = 1_000_000
-PPO = {"entropy.coefficient": 0.03}
-"""With its entropy bonus on."""
+
+SETTINGS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "ppo": ({"entropy.coefficient": 0.03}, {"entropy_coefficient": 0.03}),
+    "clip_cov": ({"mask.share": 0.1, "mask.low": 0.02}, {"share": 0.1, "low": 0.02}),
+    "clip_cov:code": ({"mask.share": 0.1, "mask.low": 0.02}, {"share": 0.1, "low": 0.02}),
+    "kl_cov": ({"kl.mask.share": 0.1}, {"share": 0.1}),
+    "kl_cov:code": ({"kl.mask.share": 0.1}, {"share": 0.1}),
+    "vapo": ({"advantage.alpha": 0.5}, {"alpha": 0.5}),
+}
+"""Where a row's own numbers would leave a part of it unused, others, as settings and as the published loss calls them."""
 
 
 def policy(
@@ -38,7 +46,7 @@ def policy(
 
 
 def method(name: str) -> Method:
-    return METHODS[name].with_settings(PPO) if name == "ppo" else METHODS[name]
+    return METHODS[name].with_settings(SETTINGS.get(name, ({}, {}))[0])
 
 
 def learner(of: CausalLM, name: str | Method, *, steps: int = 10, reference: Reference | None = None, **config: Any) -> Learner:
@@ -51,7 +59,8 @@ def batch(seed: int = 0) -> Batch:
     """Rollouts of three prompts that begin alike.
 
     Answers of one prompt share beginnings, two are equal, one is a single token, one has a gap in which the policy did not act,
-    one row has no action at all, each prompt has a demonstration, and behind the last action there is garbage.
+    one row has no action at all, each prompt has a demonstration and some rated answers, two answers are another prompt's, and
+    behind the last action there is garbage. Nobody judged the mismatched answers; to the last prompt, all sampled ones are wrong.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -66,6 +75,8 @@ def batch(seed: int = 0) -> Batch:
         answers[1] = answers[0][:2] + answers[1]
         rows += [(number, answer, Origin.POLICY) for answer in answers]
         rows.append((number, tokens(4), Origin.DEMONSTRATION))
+        rows += [(number, answer[:2] + tokens(n), Origin.RATED) for answer, n in zip(answers, (1, 4), strict=False)]
+    rows += [(0, rows[-1][1], Origin.MISMATCHED), (2, rows[0][1], Origin.MISMATCHED)]
     rows.insert(2, rows[0])
     rows.insert(4, (0, [], Origin.POLICY))
     width = max(len(prompts[p]) + len(answer) for p, answer, _ in rows) + 2
@@ -77,16 +88,24 @@ def batch(seed: int = 0) -> Batch:
         action[row, start : start + len(answer)] = True
     gapped = 3
     action[gapped, len(prompts[0]) + 3 : len(prompts[0]) + 6] = False
-    reward = torch.rand(len(rows), generator=generator, dtype=torch.float64) * 2
+    prompt = torch.tensor([prompt for prompt, _, _ in rows])
+    origin = torch.tensor([origin.code for _, _, origin in rows])
+    reward = torch.rand(len(rows), generator=generator, dtype=torch.float64)
     reward[::3] = 1.0
+    reward[(prompt == 2) & (origin == Origin.POLICY.code)] = 0.0
+    reward[origin == Origin.MISMATCHED.code] = torch.nan
     return Batch(
         tokens=ids,
         action=action,
         logp_rollout=torch.zeros(action.shape),
         reward=reward,
-        prompt_id=torch.tensor([10 * (3 - prompt) for prompt, _, _ in rows]),
-        origin=torch.tensor([origin.code for _, _, origin in rows]),
+        reward_greedy=torch.tensor([0.5, torch.nan, 0.25], dtype=torch.float64)[prompt],
+        prompt_id=10 * (3 - prompt),
+        origin=origin,
     )
+
+
+POLICIES = frozenset({"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"})
 
 
 @dataclass
@@ -126,11 +145,10 @@ class Plain:
         logp, entropy, value = self.scores(batch)
         if on_policy:
             batch = batch.replace(logp_old=logp.detach())
-        blank = {key: torch.zeros_like(logp) for key in ("logp_old", "logp_ref", "values") if getattr(batch, key) is None}
+        blank = {key: torch.zeros_like(logp) for key in POLICIES | {"values"} if getattr(batch, key) is None}
         rows = batch.action.any(1).nonzero()[:, 0]
         case = Case(batch.replace(**blank), logp, value).rows(rows)
-        numbers = {"entropy_coefficient": PPO["entropy.coefficient"]} if name == "ppo" else {}
-        return LOSSES[name](case.answers(entropy[rows]), **numbers)
+        return LOSSES[name](case.answers(entropy[rows]), **SETTINGS.get(name, ({}, {}))[1])
 
     def gradient(self, name: str, batch: Batch, **more: bool) -> dict[str, Tensor]:
         named = self.named_parameters()
@@ -139,7 +157,7 @@ class Plain:
 
 
 def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
-    """`batch` with an old and a reference policy and old values that are some way off the current ones."""
+    """`batch` with other policies and old values some way off the current ones, and an entropy that nobody should read."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         logp, _, value = plain.scores(batch)
@@ -147,7 +165,8 @@ def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
     def near(x: Tensor, spread: float) -> Tensor:
         return x + spread * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
-    return batch.replace(logp_old=near(logp, 0.3), logp_ref=near(logp, 0.3), values=near(value, 0.3))
+    others = {name: near(logp, 0.3) for name in sorted(POLICIES)}
+    return batch.replace(**others, entropy=torch.full_like(logp, torch.nan), values=near(value, 0.3))
 
 
 def gradient_of(learner: Learner, batch: Batch) -> dict[str, Tensor]:
