@@ -6,7 +6,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format format-check lint types generated-check exactness docs oracles test-browser clean
+.PHONY: demo test check format format-check lint types generated-check exactness rows docs oracles test-browser clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
@@ -38,6 +38,10 @@ exactness: $(VENV)/.dev  ## every row against the exact gradient again, a few mi
 	OMP_NUM_THREADS=1 $(BIN)/quatrain oracle --fixed-points --json docs/exactness.json
 	$(BIN)/python -m tools.generate
 
+rows: $(VENV)/.dev  ## every row trained for a few dozen steps with three seeds, an hour on two cores; goes on where it was
+	OMP_NUM_THREADS=1 $(BIN)/python -m reproductions.rows
+	$(BIN)/python -m tools.generate
+
 docs: $(VENV)/.dev  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
@@ -49,7 +53,7 @@ test-browser: $(VENV)/.dev  ## the report in a real browser; needs chromium and 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 clean:
-	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLES) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.pip:
 	@echo "making a virtual environment in $(VENV) …"

@@ -18,7 +18,7 @@ from quatrain.config import ConfigError, ModelConfig, ProcessConfig, RewardConfi
 from quatrain.diagnostics.evaluation import Evaluation
 from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
-from quatrain.objective import Method, Term
+from quatrain.objective import Given, Method, check, missing
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
 from quatrain.prompts import Problem, Task, Template, open_task, resolve_template
@@ -50,6 +50,8 @@ class Plan:
     """Whether something tells which of the policy's answers are right."""
     has_pairs: bool
     """Whether the task has pairs of a better and a worse answer."""
+    doubts: tuple[str, ...] = ()
+    """What the method means with these settings that it is not likely to be meant to."""
 
     @property
     def rewards(self) -> list[RewardConfig]:
@@ -64,6 +66,7 @@ class Plan:
     @property
     def notes(self) -> Iterator[str]:
         """What a person should know before the run starts."""
+        yield from self.doubts
         if not self.is_verifiable:
             instead = ", but held-out pairs are ranked" if self.held_out else ""
             yield f"{self.task.name} has no reference answers: what the policy writes is not judged{instead}"
@@ -77,7 +80,7 @@ def plan(config: RunConfig, *, trains: bool = True) -> Plan:
     """
     method = find_method(config.method.name).with_settings(config.method.settings)
     if trains:
-        _check_composition(config, method)
+        _check_settings(config, method)
     too_large = [k for k in config.evaluate.k if k > config.evaluate.samples]
     if too_large:
         raise ConfigError(
@@ -86,8 +89,11 @@ def plan(config: RunConfig, *, trains: bool = True) -> Plan:
     check_rewards(config.rewards)
     task = open_task(config.task)
     seen = list(islice(task.problems(0), task.size or PROBED))
-    if trains:
-        _check_data(config, method, task.name, seen)
+    updates = config.update.epochs * config.update.minibatches
+    doubts = (*check(method), *missing(method, _given(config, method, seen), updates)) if trains else ()
+    for doubt in doubts:
+        if doubt.severity == "error":
+            raise ConfigError(f"the method {config.method.name} cannot learn from {task.name} like this: {doubt.message}")
     is_verifiable = verifier(config.rewards).name not in COMPARING or any(p.verifiable for p in seen)
     compared = next((r.name for r in config.rewards if r.name in COMPARING), None)
     if not is_verifiable and compared and (method.judged or not trains):
@@ -99,48 +105,32 @@ def plan(config: RunConfig, *, trains: bool = True) -> Plan:
     for name in (config.reference.model, config.teacher.model, config.process.model) if trains else ():
         if name not in ("start", "none", None):
             check_model(ModelConfig(name=name))
-    return Plan(config, method, task, is_verifiable, any(_is_pair(p) for p in seen))
-
-
-def _check_data(config: RunConfig, method: Method, task: str, problems: Sequence[Problem]) -> None:
-    """Whether the method finds in `problems` what it learns from."""
-    name = config.method.name
-    if Origin.DEMONSTRATION in method.origins and all(p.worked is None for p in problems):
-        raise ConfigError(
-            f"the method {name} imitates worked answers and {task} has none: set task.answer_column or task.demonstration_column"
-        )
-    if Origin.RATED in method.origins and not any(p.rated for p in problems):
-        raise ConfigError(
-            f"the method {name} learns from rated answers and {task} has none: "
-            "give a file with prompt, chosen and rejected, or set task.chosen_column and task.rejected_column"
-        )
-    if Origin.RATED in _compared(method) and not any(_is_pair(p) for p in problems):
-        raise ConfigError(
-            f"the method {name} learns from pairs and {task} has single answers: "
-            "give a file with prompt, chosen and rejected, or choose a method that takes one answer, see `quatrain methods`"
-        )
+    doubtful = tuple(dict.fromkeys(str(doubt) for doubt in doubts if doubt.severity == "warning"))
+    return Plan(config, method, task, is_verifiable, any(_is_pair(p) for p in seen), doubtful)
 
 
 def _is_pair(problem: Problem) -> bool:
     return len({reward for _, reward in problem.rated}) > 1
 
 
-def _compared(method: Method) -> set[Origin]:
-    """Whose answers it compares with each other."""
-    return {origin for t in method.active if isinstance(t, Term) and "prompt_id" in t.advantage.needs for origin in t.on}
+def _given(config: RunConfig, method: Method, problems: Sequence[Problem]) -> set[Given]:
+    """What a method may ask for and this run has."""
+    has: dict[Given, bool] = {
+        "reference": config.reference.model != "none",
+        "critic": "value" in method.targets,
+        "teacher": config.teacher.model is not None,
+        "groups": config.group_size > 1,
+        "demonstrations": any(p.worked is not None for p in problems),
+        "rated": any(p.rated for p in problems),
+        "pairs": any(_is_pair(p) for p in problems),
+        "mismatched": config.prompts_per_step > 1,
+    }
+    return {what for what, there in has.items() if there}
 
 
-def _check_composition(config: RunConfig, method: Method) -> None:
+def _check_settings(config: RunConfig, method: Method) -> None:
     """What each setting allows alone and not together."""
     name = config.method.name
-    if "logp_ref" in method.needs and config.reference.model == "none":
-        first, *rest = (t.name for t in method.active if any("logp_ref" in part.needs for part in t.parts.values()))
-        drop = "" if rest or first == method.terms[0].name else f", or set method.{first}.coefficient=0 to drop the term"
-        raise ConfigError(f"the method {name} needs logp_ref and reference.model is none: leave it at start{drop}")
-    if "logp_teacher" in method.needs and config.teacher.model is None:
-        raise ConfigError(
-            f"the method {name} learns from a teacher and there is none: name a model of the same vocabulary with --teacher"
-        )
     if "logp_teacher" not in method.needs and config.teacher.model is not None:
         raise ConfigError(
             f"teacher.model is {config.teacher.model} and the method {name} reads no teacher: "
@@ -155,11 +145,6 @@ def _check_composition(config: RunConfig, method: Method) -> None:
     unavailable = sorted(method.needs - PROVIDED)
     if unavailable:
         raise ConfigError(f"the method {name} needs {', '.join(unavailable)}, which nothing in a single-turn run provides")
-    if Origin.POLICY in _compared(method) and config.group_size < 2:
-        raise ConfigError(
-            f"the method {name} compares an answer with the others of its group and group_size is {config.group_size}: "
-            "set group_size=2 or more, or choose a method without a group baseline, see `quatrain methods`"
-        )
     if Origin.POLICY in method.origins and config.sampling.temperature == 0:
         raise ConfigError("sampling.temperature is 0, so all answers of a group are the same: set it above 0")
     if config.update.minibatches > config.prompts_per_step:

@@ -36,10 +36,18 @@ class _Parser(argparse.ArgumentParser):
         if unknown != message:  # the top parser says this of the commands' options too
             below = [sub for action in self._actions for sub in (action.choices or {}).values() if isinstance(sub, _Parser)]  # type: ignore[union-attr]
             options = {option for parser in (self, *below) for action in parser._actions for option in action.option_strings}
-            message = f"there is no argument {unknown}{_nearest(unknown.split()[0].split('=')[0], sorted(options))}"
+            name = unknown.split()[0].split("=")[0]
+            way_out = f": write --set {name[2:]}=…" if _is_setting(name[2:]) else _nearest(name, sorted(options))
+            message = f"there is no argument {unknown}{way_out}"
         elif choice is not None:
             message += _nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         self.exit(WRONG_USAGE, f"quatrain: {message}; see {self.prog} --help\n")
+
+
+def _is_setting(name: str) -> bool:
+    from quatrain.config import RunConfig, setting_names  # only where something is wrong: it takes a while
+
+    return name in setting_names(RunConfig)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

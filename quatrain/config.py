@@ -330,7 +330,7 @@ def _explain(error: ValidationError) -> str:
     path = [str(part) for part in fault["loc"] if not re.search(r"[\[(]|^(str|int|float)$", str(part))]  # which of a union it was
     name = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        namesakes = [other for other in _names(RunConfig) if other.rpartition(".")[2] == path[-1]]
+        namesakes = [other for other in setting_names(RunConfig) if other.rpartition(".")[2] == path[-1]]
         prefix = "".join(f"{part}." for part in path[:-1])
         way_out = f"did you mean {' or '.join(namesakes)}?" if namesakes else nearest(path[-1], _siblings(path), prefix)
         return f"there is no setting {name!r}: {way_out}"
@@ -350,13 +350,13 @@ def _siblings(path: Sequence[str]) -> list[str]:
     return list(section.model_fields) if section is not None else []
 
 
-def _names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+def setting_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
     """Every setting below `section` by its dotted name."""
     for name, known in section.model_fields.items():
         inner = [a for a in _flatten(known.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
         yield prefix + name
         if len(inner) == 1 and known.annotation is not None and not str(known.annotation).startswith("list"):
-            yield from _names(inner[0], f"{prefix}{name}.")
+            yield from setting_names(inner[0], f"{prefix}{name}.")
 
 
 def _flatten(annotation: Any) -> Iterable[Any]:

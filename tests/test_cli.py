@@ -72,8 +72,8 @@ WRONG = [
     ("train --set =3 " + SUMS, "'=3' is not KEY=VALUE", "--set update.lr=1e-5"),
     ("train --set update.lr=[1 " + SUMS, "'[1' is not valid YAML", "update.lr"),
     # what does not go together
-    ("train --method grpo --set group_size=1 " + SUMS, "group_size is 1", "group_size=2"),
-    ("train --method grpo --set reference.model=none " + SUMS, "grpo needs logp_ref", "method.kl.coefficient=0"),
+    ("train --method grpo --set group_size=1 " + SUMS, "two answers or more to each prompt", "group_size=2"),
+    ("train --method grpo --set reference.model=none " + SUMS, "needs a reference policy", "method.kl.coefficient=0"),
     ("train --set update.minibatches=9 --set prompts_per_step=8 " + SUMS, "update.minibatches is 9", "8 prompts"),
     ("train --set evaluate.k=[1,4] --set evaluate.samples=2 " + SUMS, "evaluate.k has 4", "raise evaluate.samples"),
     ("train --method grpo --set sampling.temperature=0 " + SUMS, "sampling.temperature is 0", "above 0"),
@@ -82,7 +82,11 @@ WRONG = [
         "24 distinct questions",
         "evaluate.problems to 12",
     ),
-    ("train --method sft --task questions.jsonl --model tiny --set task.answer_column=", "has none", "task.demonstration_column"),
+    (
+        "train --method sft --task questions.jsonl --model tiny --set task.answer_column=",
+        "needs worked answers",
+        "task.demonstration_column",
+    ),
     # folders
     ("train --resume old --seed 1", "the run's own settings", "leave out --seed"),
     ("train mine.yaml --resume old --set steps=3", "the run's own settings", "leave out --set, mine.yaml"),
@@ -95,6 +99,7 @@ WRONG = [
     ("train --out /proc/run --set evaluate.problems=2 " + SUMS, "/proc/run cannot be made", "another --out"),
     # arguments
     ("train --modle tiny", "no argument --modle", "did you mean --model?"),
+    ("train --steps 4", "no argument --steps", "write --set steps=…"),
     ("train one two", "no argument two", "quatrain --help"),
     ("train --method", "--method", "expected one argument"),
     ("trian", "'trian'", "did you mean train?"),

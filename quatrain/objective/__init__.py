@@ -23,7 +23,7 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.bound import Bound, Weights
-from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
+from quatrain.objective.composition import Finding, Given, Meaning, check, meaning, missing
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
@@ -74,6 +74,7 @@ __all__ = [
     "Gated",
     "GeometricClip",
     "GeometricMean",
+    "Given",
     "Hinge",
     "ImplicitProcess",
     "LengthAdaptiveGAE",

@@ -150,20 +150,23 @@ def _exact_from_stale(term: AnyTerm) -> bool:
 
 # --- what a run must give ----------------------------------------------------------------------------------------------------
 
-Given = Literal["reference", "critic", "teacher", "process", "greedy", "groups", "demonstrations", "rated", "pairs", "mismatched"]
+Given = Literal["reference", "critic", "teacher", "groups", "demonstrations", "rated", "pairs", "mismatched"]
+"""What a run may lack; all else every run has."""
 
 _GIVE: dict[str, tuple[Given, str, str]] = {
-    "logp_ref": ("reference", "a reference policy", "name one in reference.model"),
+    "logp_ref": ("reference", "a reference policy", "leave reference.model at start"),
     "values": ("critic", "a critic", "train one with ValueLoss()"),
-    "logp_teacher": ("teacher", "a teacher's log-probabilities", "choose a method without a teacher"),
-    "logp_process": ("process", "a process reward model", "choose a method without one"),
-    "reward_greedy": ("greedy", "the policy's greedy answer to each prompt, judged", "choose another baseline"),
+    "logp_teacher": ("teacher", "a teacher", "name a model of the same vocabulary with --teacher"),
 }
 """By the field of a batch: what has to be given, in words, and the way out."""
 _GIVE_ORIGIN: dict[Origin, tuple[Given, str, str]] = {
     Origin.DEMONSTRATION: ("demonstrations", "worked answers", "set task.answer_column or task.demonstration_column"),
-    Origin.RATED: ("rated", "answers with rewards", "set task.chosen_column, or task.completion_column and task.label_column"),
-    Origin.MISMATCHED: ("mismatched", "other prompts' answers", "take two prompts or more in each step"),
+    Origin.RATED: (
+        "rated",
+        "answers with rewards",
+        "set task.chosen_column and task.rejected_column, or task.completion_column and task.label_column",
+    ),
+    Origin.MISMATCHED: ("mismatched", "other prompts' answers", "set prompts_per_step=2 or more"),
 }
 
 
@@ -189,8 +192,12 @@ def _needed(term: AnyTerm) -> Iterator[tuple[Given, str, str]]:
     origins = {*term.on, *(origin for part in made_of for origin in getattr(part, "reads", ()))}
     yield from (_GIVE_ORIGIN[origin] for origin in Origin if origin in origins and origin in _GIVE_ORIGIN)
     if any(isinstance(part, Preferred) for part in made_of):
-        yield "pairs", "answers to one prompt with different rewards", "give each prompt a better and a worse one"
+        yield (
+            "pairs",
+            "answers to one prompt with different rewards",
+            "give each prompt a chosen and a rejected one, or choose a method that takes single answers, see `quatrain methods`",
+        )
     if isinstance(term, Term) and term.on == (Origin.POLICY,):
         compares = any("prompt_id" in getattr(part, "needs", ()) and not hasattr(part, "of") for part in inner(term.advantage))
         if compares:
-            yield "groups", "two answers or more to each prompt", "set group_size=2 or more"
+            yield "groups", "two answers or more to each prompt, to compare them", "set group_size=2 or more"
