@@ -18,7 +18,8 @@ from quatrain.config import ConfigError, ModelConfig, ProcessConfig, RewardConfi
 from quatrain.diagnostics.evaluation import Evaluation
 from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
-from quatrain.objective import Given, Method, check, missing
+from quatrain.objective import Method, check, missing
+from quatrain.objective.composition import Given
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
 from quatrain.prompts import Problem, Task, Template, open_task, resolve_template

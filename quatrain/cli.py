@@ -45,9 +45,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _is_setting(name: str) -> bool:
-    from quatrain.config import RunConfig, setting_names  # only where something is wrong: it takes a while
-
-    return name in setting_names(RunConfig)
+    config = importlib.import_module("quatrain.config")
+    return name in config.setting_names(config.RunConfig)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

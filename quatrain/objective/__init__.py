@@ -22,8 +22,7 @@ from quatrain.objective.advantages import (
     Verified,
     Whitened,
 )
-from quatrain.objective.bound import Bound, Weights
-from quatrain.objective.composition import Finding, Given, Meaning, check, meaning, missing
+from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
@@ -42,19 +41,16 @@ from quatrain.objective.masks import (
     TotalVariation,
 )
 from quatrain.objective.method import Method, difference
-from quatrain.objective.part import Part, View, describe, signature
+from quatrain.objective.part import View
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
 from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
-from quatrain.objective.rules import RULES, Rule
-from quatrain.objective.terms import EntropyBonus, Factors, Term, ValueLoss
+from quatrain.objective.terms import EntropyBonus, Term, ValueLoss
 
 __all__ = [
     "GAE",
-    "RULES",
     "AboveValue",
     "Accepted",
     "BetaNormalized",
-    "Bound",
     "ByEntropy",
     "ByOrigin",
     "Cap",
@@ -68,13 +64,11 @@ __all__ = [
     "DualClip",
     "EntropyBonus",
     "Everywhere",
-    "Factors",
     "Filtered",
     "Finding",
     "Gated",
     "GeometricClip",
     "GeometricMean",
-    "Given",
     "Hinge",
     "ImplicitProcess",
     "LengthAdaptiveGAE",
@@ -84,7 +78,6 @@ __all__ = [
     "Old",
     "One",
     "OverGreedy",
-    "Part",
     "PerCreditedToken",
     "PerGroup",
     "PerSequence",
@@ -96,7 +89,6 @@ __all__ = [
     "Relative",
     "ReturnToGo",
     "Rollout",
-    "Rule",
     "Sequence",
     "Shaped",
     "Signed",
@@ -114,12 +106,9 @@ __all__ = [
     "ValueLoss",
     "Verified",
     "View",
-    "Weights",
     "Whitened",
     "check",
-    "describe",
     "difference",
     "meaning",
     "missing",
-    "signature",
 ]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quatrain.objective import Bound, Method
+from quatrain.objective import Method
+from quatrain.objective.bound import Bound
 from quatrain.types import Batch
 from quatrain.update.learner import Learner
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from quatrain.config import UpdateConfig
 from quatrain.errors import StoppedRun
-from quatrain.objective import Bound, Method, Weights
+from quatrain.objective import Method
+from quatrain.objective.bound import Bound, Weights
 from quatrain.policies import CausalLM, partition, plant
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score

@@ -15,7 +15,6 @@ from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World, estimates, 
 from quatrain.methods import METHODS
 from quatrain.objective import (
     GAE,
-    RULES,
     AboveValue,
     Accepted,
     BetaNormalized,
@@ -49,7 +48,6 @@ from quatrain.objective import (
     Relative,
     ReturnToGo,
     Rollout,
-    Rule,
     Sequence,
     Shaped,
     Signed,
@@ -70,6 +68,7 @@ from quatrain.objective import (
     missing,
 )
 from quatrain.objective.composition import Given, findings
+from quatrain.objective.rules import RULES, Rule
 from quatrain.types import Origin
 from tests.reference import Shape, draw
 

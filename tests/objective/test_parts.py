@@ -11,8 +11,8 @@ from typing import get_args
 import pytest
 
 import quatrain.objective
-from quatrain.objective import EntropyBonus, Hinge, Logistic, Part, Squared, Term, ValueLoss, describe, signature
-from quatrain.objective.part import Scope
+from quatrain.objective import EntropyBonus, Hinge, Logistic, Squared, Term, ValueLoss
+from quatrain.objective.part import Part, Scope, describe, signature
 from quatrain.types import Batch
 
 EXPORTED = [getattr(quatrain.objective, name) for name in quatrain.objective.__all__]
