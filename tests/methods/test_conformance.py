@@ -25,12 +25,10 @@ from quatrain.objective import (
     Relative,
     Signed,
     Unit,
-    Weights,
-    describe,
     difference,
-    signature,
 )
-from quatrain.objective.part import Scope
+from quatrain.objective.bound import Weights
+from quatrain.objective.part import Scope, describe, signature
 from quatrain.types import Batch, Origin
 from tests.reference import LOSSES, Case, Shape, draw, shapes
 
