@@ -364,6 +364,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
         "gfpo": "Neither filters a group before its statistics.",
+        "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
         "prime": "verl's package has its verifiers, and neither has its process reward.",

@@ -45,6 +45,7 @@ from quatrain.objective import (
     PerToken,
     Pooled,
     Preferred,
+    PreservingClip,
     Reference,
     Rejected,
     Relative,
@@ -303,6 +304,19 @@ METHODS: dict[str, Method] = {
         claim="A smooth gate, steeper for bad actions, in the place of the clip: stable for longer.",
         aka=("soft_adaptive",),
         note="Equal to verl; TRL adds 1e-4 to the deviation.",
+    ),
+    "ce_gppo": Method(
+        Term(
+            mask=PreservingClip(low=0.2, high=0.2, below=0.5, above=1.0),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerGroup(),
+        ),
+        paper="arXiv:2509.20712",
+        claim="Clipped tokens keep a bounded gradient; its two scales, below and above, hold entropy where it does good.",
+        aka=("gradient_preserving_clipping",),
+        note="The paper's runs have β₁ = 0.5, which it finds good in general, and 0.75, which it finds better with 7B "
+        "parameters. Its code takes the mean over the minibatch's tokens, and its clip is dual at 10.",
     ),
     "clip_cov": Method(
         Term(mask=CovarianceDrop(share=2e-4, low=1.0, high=5.0), denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),

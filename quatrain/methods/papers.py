@@ -214,6 +214,12 @@ PAPERS: dict[str, Paper] = {
         "Shuai and Zhou, Jingren and Lin, Junyang",
         2025,
     ),
+    "arXiv:2509.20712": Paper(
+        "{CE-GPPO}: Coordinating Entropy via Gradient-Preserving Clipping Policy Optimization in Reinforcement Learning",
+        "Su, Zhenpeng and Pan, Leiyu and Lv, Minxuan and Li, Yuntao and Hu, Wenping and Zhang, Fuzheng and Gai, Kun and Zhou, "
+        "Guorui",
+        2025,
+    ),
     "arXiv:2505.22617": Paper(
         "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models",
         "Cui, Ganqu and Zhang, Yuchen and Chen, Jiacheng and Yuan, Lifan and Wang, Zhi and Zuo, Yuxin and Li, Haozhan and Fan, "

@@ -103,6 +103,33 @@ class DualClip:
 
 
 @dataclass(frozen=True)
+class PreservingClip:
+    """The clip, but what it would block keeps the weight of the bound that it has passed, scaled.
+
+        M · r = below·(1 − low) if Â < 0 and r < 1 − low, above·(1 + high) if Â > 0 and r > 1 + high, else r
+
+    Source: arXiv:2509.20712 (CE-GPPO), eq. 8 and 10; β₁ and β₂ are below and above.
+    """
+
+    low: NonNegativeFloat = 0.2
+    """How far below 1 the ratio may fall."""
+    high: NonNegativeFloat = 0.2
+    """How far above 1 the ratio may rise."""
+    below: NonNegativeFloat = 0.5
+    """The share of the lower bound that bad actions below it weigh; 0 is the clip's."""
+    above: NonNegativeFloat = 1.0
+    """The share of the upper bound that good actions above it weigh; 0 is the clip's."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        passed = Clip(self.low, self.high)(view, ratio, advantage)
+        lower, upper = ratio.new_tensor(self.below * (1 - self.low)), ratio.new_tensor(self.above * (1 + self.high))
+        kept = torch.where(advantage > 0, upper, lower) / ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
+        return passed.where(passed == 1, kept)
+
+
+@dataclass(frozen=True)
 class SoftGate:
     """A smooth gate in the place of the clip: whole at ratio 1, falling off on both sides, faster for bad actions.
 

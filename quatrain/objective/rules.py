@@ -38,6 +38,7 @@ from quatrain.objective.masks import (
     DualClip,
     Everywhere,
     GeometricClip,
+    PreservingClip,
     Shaped,
     SoftGate,
     Taper,
@@ -195,7 +196,7 @@ def _nobody(term: AnyTerm, _: Terms) -> str | None:
 
 # --- what is doubtful --------------------------------------------------------------------------------------------------------
 
-_AROUND_ONE = (Clip, DualClip, SoftGate, GeometricClip)
+_AROUND_ONE = (Clip, DualClip, PreservingClip, SoftGate, GeometricClip)
 """Masks that bound a ratio around 1."""
 _OF_THE_RATIO = (*_AROUND_ONE, Cap, Taper, Shaped)
 """Masks of nothing but their term's ratio and the advantage."""
@@ -537,12 +538,12 @@ def even(mask: Any) -> bool:
         return mask.positive_low <= 1 <= mask.positive_high and mask.negative_low <= 1 <= mask.negative_high
     if isinstance(mask, DualClip):
         return mask.bound >= 1
-    return isinstance(mask, Everywhere | Clip | Cap | SoftGate | GeometricClip | Shaped | TotalVariation)
+    return isinstance(mask, Everywhere | Clip | PreservingClip | Cap | SoftGate | GeometricClip | Shaped | TotalVariation)
 
 
 def unbounded(mask: Any) -> bool:
     """Whether a mask lets every ratio π_θ/π_ref pass whole."""
-    if isinstance(mask, Clip | DualClip):
+    if isinstance(mask, Clip | DualClip | PreservingClip):
         return mask.low >= 1 and mask.high == math.inf and getattr(mask, "bound", math.inf) == math.inf
     if isinstance(mask, Cap):
         return (mask.low, mask.high) == (0, math.inf)

@@ -116,6 +116,8 @@ EQUAL_NUMBERS = [
     ("gfpo", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
     ("cispo", {"mask.low": 0.5, "mask.high": 2.0}, {"low": 0.5, "high": 2.0}),
     ("sapo", {"mask.positive": 0.5, "mask.negative": 2.0}, {"positive": 0.5, "negative": 2.0}),
+    ("ce_gppo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
+    ("ce_gppo", {"mask.below": 0.75, "mask.above": 0.5}, {"below": 0.75, "above": 0.5}),
     ("clip_cov", {"mask.share": 0.1, "mask.low": 0.1, "mask.high": 0.9}, {"share": 0.1, "low": 0.1, "high": 0.9}),
     ("clip_cov:code", {"mask.share": 0.1, "mask.low": 0.1}, {"share": 0.1, "low": 0.1}),
     ("clip_cov:code", {"mask.of.low": 0.2, "mask.of.high": 0.2, "mask.share": 0.5}, {"eps": 0.2, "share": 0.5}),

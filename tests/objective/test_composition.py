@@ -43,6 +43,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PreservingClip,
     Reference,
     Rejected,
     Relative,
@@ -241,6 +242,7 @@ def weights(term: Term, rows: Tensor | None = None) -> Tensor:
     ("idle", "plain"),
     [
         (replace(PLAIN, mask=Clip()), PLAIN),
+        (replace(PLAIN, mask=PreservingClip()), PLAIN),
         (replace(PLAIN, mask=SoftGate()), PLAIN),
         (replace(PLAIN, mask=ByOrigin(Everywhere(), Clip())), PLAIN),
         (
@@ -308,9 +310,9 @@ _STATISTICS = [
 ]
 LINES: dict[str, list[Any]] = {
     "mask": [
-        Clip(0.05, 0.05), Clip(1.0, math.inf), DualClip(0.05, 0.05, 1.1), SoftGate(), GeometricClip(0.05, 0.05), Cap(high=1.05),
-        Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf), TotalVariation(0.02), TotalVariation(1.0), Shaped(),
-        Corrected(of=Everywhere()), CovarianceTop(share=0.3),
+        Clip(0.05, 0.05), Clip(1.0, math.inf), DualClip(0.05, 0.05, 1.1), PreservingClip(0.05, 0.05), SoftGate(),
+        GeometricClip(0.05, 0.05), Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
+        TotalVariation(0.02), TotalVariation(1.0), Shaped(), Corrected(of=Everywhere()), CovarianceTop(share=0.3),
     ],
     "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
     "advantage": [

@@ -14,6 +14,7 @@ from quatrain.objective import (
     Everywhere,
     GeometricClip,
     Old,
+    PreservingClip,
     Reference,
     Relative,
     Shaped,
@@ -64,6 +65,19 @@ def test_everywhere_passes_all():
 def test_dual_clip_blocks_a_bad_action_far_above_as_well(ratio: float, good: float, bad: float):
     ratios = torch.full((1, 2), ratio, dtype=torch.float64)
     assert_equal(DualClip(low=0.2, high=0.2, bound=3.0)(view([[1, 1]]), ratios, floats(1, -1)[None]), floats(good, bad)[None])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "good", "bad"),
+    [(0.5, 0.5, 0.375), (0.75, 0.75, 0.75), (1.0, 1, 1), (1.5, 1.5, 1.5), (1.75, 3, 1.75), (1e9, 3, 1e9)],
+)
+def test_preserving_clip_has_a_share_of_the_bound_where_the_clip_blocks(ratio: float, good: float, bad: float):
+    """Low 0.25, high 0.5: below 0.75 a bad action weighs ½·0.75, above 1.5 a good one 2·1.5; shares of 0 are the clip."""
+    ratios, advantage = torch.full((1, 3), ratio, dtype=torch.float64), floats(0.1, -0.1, 0)[None]
+    mask = PreservingClip(low=0.25, high=0.5, below=0.5, above=2.0)(view([[1, 1, 1]]), ratios, advantage)
+    torch.testing.assert_close(mask * ratios, floats(good, bad, ratio)[None])
+    none = PreservingClip(low=0.25, high=0.5, below=0.0, above=0.0)(view([[1, 1, 1]]), ratios, advantage)
+    assert_equal(none, Clip(low=0.25, high=0.5)(view([[1, 1, 1]]), ratios, advantage))
 
 
 def test_soft_gate_is_whole_at_one_and_steeper_for_bad_actions():

@@ -36,6 +36,7 @@ from tests.reference.reinforce import (
 )
 from tests.reference.trust_region import (
     bnpo,
+    ce_gppo,
     cispo,
     clip_cov,
     clip_cov_code,
@@ -95,6 +96,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "gfpo": gfpo,
     "cispo": cispo,
     "sapo": sapo,
+    "ce_gppo": ce_gppo,
     "clip_cov": clip_cov,
     "clip_cov:code": clip_cov_code,
     "kl_cov": kl_cov,

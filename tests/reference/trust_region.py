@@ -174,6 +174,24 @@ def sapo(answers: Answers, positive: float = 1.0, negative: float = 1.05) -> Ten
     return -mean(objective(a) for a in answers)
 
 
+def ce_gppo(answers: Answers, low: float = 0.2, high: float = 0.2, below: float = 0.5, above: float = 1.0) -> Tensor:
+    """1/Σ|yᵢ| Σᵢ Σₜ ℓ, ℓ = β₁ (1−ε)/sg(δ) δ Â if δ < 1−ε and Â < 0, β₂ (1+ε)/sg(δ) δ Â if δ > 1+ε and Â > 0, else δ Â.
+
+    arXiv:2509.20712, eq. 8; ε is that of section 4.1 on both sides, the β those of its Limitations; 1/Σ|yᵢ| as in `dapo`.
+    """
+
+    def objective(answer: Answer, own: Answers) -> Tensor:
+        delta, advantage = ratio(answer), z_score(answer, own)
+        whole = delta / delta.detach()
+        if advantage < 0:
+            delta = torch.where(delta < 1 - low, below * (1 - low) * whole, delta)
+        if advantage > 0:
+            delta = torch.where(delta > 1 + high, above * (1 + high) * whole, delta)
+        return delta * advantage
+
+    return -mean(mean_of_tokens(objective(a, own) for a in own) for own in groups(sampled(answers)))
+
+
 def _covariance(answers: Answers) -> Tensor:
     """(log π_θ(yᵢ) − mean)·(A(yᵢ) − mean) of all tokens: arXiv:2505.22617, eq. 10."""
     logp = torch.cat([a.logp for a in answers]).detach()
