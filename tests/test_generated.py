@@ -135,7 +135,7 @@ def test_other_commands_are_there(page: Path):
         if words[0] == "make":
             assert set(words[1:]) <= targets
         elif words[:2] == ["python", "-m"]:
-            assert words[2] in ("tools.generate", "pytest", "quatrain")
+            assert words[2] in ("tools.generate", "pytest", "quatrain", "reproductions.rows")
 
 
 @named(PAGES)
@@ -171,6 +171,13 @@ def test_every_metric_has_its_meaning(tmp_path: Path):
     (record,) = (json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     assert {"kl/ref", "value/loss", "held_out/accuracy"} <= set(record)
     assert not [name for name in record if f"`{name}`" not in told and name != "step"]
+
+
+@pytest.mark.parametrize("page", ["peers.md", "rows.md", "choosing-a-method.md"])
+def test_pages_that_a_new_row_must_reach_have_all_rows(page: str):
+    """The first two are written by `make oracles` and `make rows`, the third by people, who may leave out what code does otherwise."""
+    text = (ROOT / "docs" / page).read_text()
+    assert not [name for name in METHODS if f"`{name}`" not in text and (":" not in name or page != "choosing-a-method.md")]
 
 
 def test_the_public_face_is_whole():

@@ -32,6 +32,7 @@ from quatrain.objective.part import meanings
 from quatrain.objective.rules import RULES, Rule
 from quatrain.recipes import RECIPES
 from quatrain.types import Origin
+from reproductions.rows import results
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
@@ -146,10 +147,10 @@ def _source(path: str, name: str) -> str:
 
 
 def cost() -> str:
-    """How much the worked example adds, counted over its blocks; two more lines name the part and the loss elsewhere."""
+    """How long the parts of the worked example are."""
     blocks = [part_of_the_example(), row_of_the_example(), loss_of_the_example()]
-    lines = sum(bool(line.strip()) for block in blocks for line in block.splitlines()[1:-1]) + 2
-    return f"**{len(blocks)} files, {lines} lines**, blank ones not counted."
+    lines = [sum(bool(line.strip()) for line in block.splitlines()[1:-1]) for block in blocks]
+    return "**A part of {} lines, a row of {}, a loss of {}**, blank ones not counted.".format(*lines)
 
 
 def worlds() -> str:
@@ -187,6 +188,11 @@ def fixed_points() -> str:
     """How far from the posterior training with a KL penalty ends, and of which rows it is not known."""
     found = json.loads(EXACTNESS.read_text())
     return f"{_markdown(fixed_points_table(found))}\n\nNot followed:\n\n{_reasons(found['unfollowed'])}"
+
+
+def trained() -> str:
+    """What `make rows` found."""
+    return results.markdown()
 
 
 def _markdown(rows: Iterator[list[str]]) -> str:
@@ -416,6 +422,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "exactness": exactness,
     "unfit": unfit,
     "fixed-points": fixed_points,
+    "rows": trained,
     "meanings": verdicts,
     "rules": rules,
     "rule-examples": rule_examples,

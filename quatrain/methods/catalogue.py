@@ -135,7 +135,7 @@ METHODS: dict[str, Method] = {
         Term(
             mask=Clip(0.2, 0.2),
             denominator=Old(),
-            advantage=Whitened(ReturnToGo(kl=0.01), eps=0.0, correction=0),
+            advantage=Whitened(ReturnToGo(kl=0.01), eps=0.0, floor=1e-4, correction=0),
             reduce=PerToken(),
         ),
         paper="arXiv:2501.03262",

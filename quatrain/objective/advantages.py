@@ -272,15 +272,17 @@ class ReturnToGo:
 class Whitened:
     """Another advantage, centred and scaled over all actions of the minibatch.
 
-        Â = (A − mean A) / (σ_A + eps)
+        Â = (A − mean A) / (max(σ_A, floor) + eps)
 
-    Source: arXiv:2501.03262 (REINFORCE++), eq. 5 and 8.
+    Source: arXiv:2501.03262 (REINFORCE++), eq. 5 and 8; the floor is that of its code.
     """
 
     of: Any = ReturnToGo()
     """The advantage A."""
     eps: NonNegativeFloat = 1e-8
     """Added to the deviation."""
+    floor: NonNegativeFloat = 0.0
+    """The least that the deviation may be."""
     correction: Literal[0, 1] = 1
     """The deviation divides by n − correction."""
     live: ClassVar[bool] = False
@@ -295,7 +297,9 @@ class Whitened:
         own = advantage[view.action]
         if len(own) < 2 or own.min() == own.max():
             return torch.zeros_like(advantage)
-        return (advantage - own.mean()) / (own.std(correction=self.correction) + self.eps)
+        least = own.min()  # is subtracted first, so that a deviation far smaller than the mean keeps its digits
+        own = own - least
+        return (advantage - least - own.mean()) / (own.std(correction=self.correction).clamp(min=self.floor) + self.eps)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,9 @@ class Corrected:
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         assert view.batch.logp_old is not None
         assert view.batch.logp_rollout is not None
-        change = (view.batch.logp_old - view.batch.logp_rollout).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        change = view.batch.logp_old - view.batch.logp_rollout
+        room = MAX_LOG_RATIO - ratio.log().clamp(min=0)  # of both together, as either alone may be as large as may be
+        change = change.clamp(min=-MAX_LOG_RATIO).minimum(room)
         return self.of(view, ratio, advantage) * change.exp().clamp(max=self.high).to(ratio)
 
 

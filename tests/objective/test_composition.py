@@ -1,5 +1,6 @@
 """The rules of composition: each in both directions, and what they claim of bias against the exact gradient."""
 
+import inspect
 import math
 import random
 import re
@@ -64,9 +65,17 @@ from quatrain.objective import (
     ValueLoss,
     Verified,
     Whitened,
+    advantages,
     check,
+    composition,
+    denominators,
+    likelihoods,
+    masks,
     meaning,
     missing,
+    preferences,
+    reductions,
+    rules,
 )
 from quatrain.objective.composition import Given, findings
 from quatrain.objective.rules import RULES, Rule
@@ -402,3 +411,18 @@ def test_more_steps_on_a_batch_want_a_ratio():
     assert "4 steps on each batch" in found.message
     assert not missing(METHODS["dapo"], {"groups"}, steps_per_batch=4)
     assert not missing(METHODS["sft"], {"demonstrations"}, steps_per_batch=4)
+
+
+UNTOLD = {"CovarianceDrop", "CovarianceTop", "Filtered", "Gated", "Hinge", "ImplicitProcess", "Logistic", "Pooled", "Squared"} | {
+    "Statistics",
+    "TeacherGap",
+}
+"""Parts of which no rule knows anything, as nothing is claimed of them."""
+
+
+def test_the_rules_know_each_part_or_it_is_said_that_they_do_not():
+    told = "".join(inspect.getsource(module) for module in (composition, rules))
+    modules = (advantages, denominators, likelihoods, masks, preferences, reductions)
+    parts = {name for m in modules for name, part in vars(m).items() if isinstance(part, type) and part.__module__ == m.__name__}
+    unknown = {name for name in parts if not name.startswith("_") and not re.search(rf"\b{name}\b", told)}
+    assert unknown == UNTOLD
