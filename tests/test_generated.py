@@ -175,7 +175,7 @@ def test_every_metric_has_its_meaning(tmp_path: Path):
 
 @pytest.mark.parametrize("page", ["peers.md", "rows.md", "choosing-a-method.md"])
 def test_pages_that_a_new_row_must_reach_have_all_rows(page: str):
-    """The first two are written by `make oracles` and `make rows`, the third by people, who may leave out what code does otherwise."""
+    """Commands write the first two, and people the third, who may leave out what code does otherwise."""
     text = (ROOT / "docs" / page).read_text()
     assert not [name for name in METHODS if f"`{name}`" not in text and (":" not in name or page != "choosing-a-method.md")]
 

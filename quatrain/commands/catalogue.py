@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quatrain.config import ConfigError
-from quatrain.methods import METHODS, method
+from quatrain.methods import METHODS, id_of, method
 from quatrain.methods.families import FAMILIES, base, by_family
 from quatrain.methods.papers import bibtex
 from quatrain.objective import Method, difference
@@ -47,17 +47,13 @@ def methods(given: Namespace) -> None:
             text = shown(rows[0])
             console.print(_wrapped(text, console.width) if console.is_terminal else text, markup=False, soft_wrap=True)
         case "diff":
-            differing = Table("", *map(_id, rows))
+            differing = Table("", *map(id_of, rows))
             for row in difference(*rows):
                 differing.add_row(*row)
             console.print(differing if differing.row_count else "they are the same method")
         case "cite":
             entries = dict.fromkeys(bibtex(row.paper) for row in rows)  # two rows may be of one paper
             console.print("\n\n".join(entries), markup=False, soft_wrap=True)
-
-
-def _id(row: Method) -> str:
-    return next(name for name, other in METHODS.items() if other is row)
 
 
 def listing(width: int) -> Table:
@@ -115,8 +111,8 @@ def terms(name: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def shown(row: Method) -> str:
     """What a method says of itself, and how it differs from the other forms of the same method."""
-    name = _id(row)
-    text = [row.explain()]
+    name = id_of(row)
+    text = [f"{name}   {row.explain()}"]
     if base(name) != name:
         changes = difference(METHODS[base(name)], row)
         text += ["", f"differs from {base(name)} in", *(f"  {line:<12}{ours} → {theirs}" for line, ours, theirs in changes)]

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from quatrain.config import ConfigError
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, NoFixedPoint, World, distance, estimate, fixed_point, unfit
-from quatrain.methods import METHODS, method
+from quatrain.methods import METHODS, id_of, method
 from quatrain.objective import Constant, Current, Method, Relative, StayClose, Term
 from quatrain.types import Origin
 
@@ -52,7 +52,7 @@ def oracle(given: Namespace) -> None:
         raise ConfigError(f"--staleness {given.staleness!r} is not a list of numbers of updates: write --staleness 0,1,4")
     if given.json and not Path(given.json).parent.is_dir():
         raise ConfigError(f"--json {given.json}: there is no folder {Path(given.json).parent}: make it, or choose another")
-    rows = {name: method(name) for name in given.names} or METHODS
+    rows = {id_of(row): row for row in map(method, given.names)} or METHODS
     found = measure(rows, [int(k) for k in given.staleness.split(",")])
     console = Console(highlight=False)
     for updates in found["staleness"]:

@@ -1,5 +1,5 @@
 """The catalogue: every method is a row that names its parts."""
 
-from quatrain.methods.catalogue import METHODS, method
+from quatrain.methods.catalogue import METHODS, id_of, method
 
-__all__ = ["METHODS", "method"]
+__all__ = ["METHODS", "id_of", "method"]

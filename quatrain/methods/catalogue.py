@@ -613,3 +613,8 @@ def method(name: str) -> Method:
             return row
     known = [*METHODS, *(alias for row in METHODS.values() for alias in row.aka)]
     raise ConfigError(f"there is no method {name!r}: {nearest(wanted, known)}")
+
+
+def id_of(row: Method) -> str:
+    """The id of a row of the catalogue."""
+    return next(name for name, other in METHODS.items() if other is row)

@@ -114,7 +114,7 @@ def number(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
-UNPRINTED = frozenset({"eps", "correction"})
+UNPRINTED = frozenset({"eps", "floor", "correction"})
 """Fields that papers do not print: short forms leave them out where they are what they are by default."""
 
 
