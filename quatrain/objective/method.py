@@ -234,7 +234,7 @@ def _paragraph(line: str, part: Any, prefix: str, indent: str = "  ") -> list[st
     formula = [label + row for row in about.formula.splitlines()]
     lines = getattr(part, "parts", {})  # those of a term have paragraphs of their own
     whole = type(part).__name__ if lines else signature(part)
-    text = [f"{indent}{line + " ":<12}{whole}", label + about.summary, *formula, label + "Source: " + about.source]
+    text = [f"{indent}{f'{line} ':<12}{whole}", label + about.summary, *formula, label + "Source: " + about.source]
     text += _settings(part, prefix, label)
     for item in fields(part):
         inner = getattr(part, item.name)
