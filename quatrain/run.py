@@ -118,7 +118,7 @@ def _carry_out(planned: Plan, folder: RunFolder, progress: Progress | None) -> R
 
 
 def _result(planned: Plan, folder: RunFolder) -> Result:
-    at = {record["step"]: Evaluation.from_json(record) for record in folder.evaluations.read()}
+    at = Evaluation.of_records(folder.evaluations.read())
     return Result(folder.path, at.get(0), at.get(planned.config.steps))
 
 
@@ -241,20 +241,23 @@ class Run:
 
     def _evaluate(self, step: int, problems: int) -> dict[str, float]:
         prompts = self.source.held_out[:problems]
+        record: dict[str, Any] = {"step": step}
         found: dict[str, float] = {}
         lines: list[str] = []
         with self.progress.stage(f"evaluating on {problems} held-out problems", keep=step in (0, self.config.steps)):
             if self.planned.is_verifiable:
                 evaluation = measure(self.config, self.policy, self.template, self.engine, self.judge, prompts)
-                self.folder.evaluations.append({"step": step, **evaluation.to_json()})
+                record |= evaluation.to_json()
                 accuracy, lines = evaluation.accuracy, evaluation.lines()
                 found = {"held_out/accuracy": accuracy.value, "held_out/low": accuracy.low, "held_out/high": accuracy.high}
                 found["held_out/problems"] = float(evaluation.problems)
             if self.planned.has_pairs:
                 margins = self.learner.margins(collate(replace(self.rollout, origins=RATED)(prompts, version=0))).cpu()
-                ranked = estimate(ranking(margins).numpy())
+                record["ranked"] = ranking(margins).tolist()
+                ranked = estimate(record["ranked"])
                 found |= {"held_out/preference": ranked.value, "held_out/margin": margins.mean().item()}
                 lines.append(f"preference accuracy {ranked} on {ranked.n} pairs")
+        self.folder.evaluations.append(record)
         if step in (0, self.config.steps):
             for line in lines:
                 self.progress.note(f"{'before' if step == 0 else 'after'}: {line}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -175,6 +175,11 @@ class Evaluation:
             estimates["score"] = mean_score
         problems, samples = scores.shape
         return cls(task, problems, samples, tuple(correct.mean(axis=1).tolist()), estimates, seconds)
+
+    @classmethod
+    def of_records(cls, records: Iterable[Mapping[str, Any]]) -> dict[int, Evaluation]:
+        """By step, those of a run's records; where nothing judges answers, a record tells of pairs alone, and is left out."""
+        return {record["step"]: cls.from_json(record) for record in records if "scores" in record}
 
     @property
     def accuracy(self) -> Estimate:

@@ -140,7 +140,7 @@ class Run:
 
     @cached_property
     def evaluations(self) -> list[tuple[int, Evaluation]]:
-        return [(record["step"], Evaluation.from_json(record)) for record in self.folder.evaluations.read()]
+        return list(Evaluation.of_records(self.folder.evaluations.read()).items())
 
     @cached_property
     def environment(self) -> dict[str, str]:

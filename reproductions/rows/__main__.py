@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -14,21 +16,23 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-import quatrain
-from reproductions.rows.experiment import SEEDS, Place
+from reproductions.rows.experiment import SEEDS, Place, arms
 from reproductions.rows.results import RESULTS, read, summary
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reproductions.rows", description="Train every row on a task it can learn.")
-    parser.add_argument("ids", nargs="*", help="methods' ids; those that were trained before are trained anew")
+    parser.add_argument("arms", nargs="*", help="methods' ids, with settings if in quotes; those trained before are trained anew")
     parser.add_argument("--folder", default="runs/rows", type=Path, help="where the runs go")
     parser.add_argument("--workers", default=os.cpu_count() or 1, type=int, help="runs at once, a thread each")
     given = parser.parse_args()
     place, console = Place(given.folder), Console(highlight=False)
-    done = [r for r in read()["runs"] if r["row"] in quatrain.METHODS and r["row"] not in given.ids]
+    order = arms()
+    done = [r for r in read()["runs"] if r["row"] in order and r["row"] not in given.arms]
     known = {(r["row"], r["seed"]) for r in done}
-    wanted = [(name, seed) for seed in SEEDS for name in given.ids or quatrain.METHODS if (name, seed) not in known]
+    wanted = [(name, seed) for seed in SEEDS for name in given.arms or order if (name, seed) not in known]
+    for arm, seed in itertools.product(given.arms, SEEDS):
+        shutil.rmtree(place.out(arm, seed), ignore_errors=True)
     began = time.perf_counter()
     place.prepare()
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
@@ -37,11 +41,10 @@ def main() -> None:
             done.append(run.result())
             name, seed = runs[run]
             console.print(f"{count}/{len(runs)}  {name} seed {seed}  {time.perf_counter() - began:.0f} s")
-            order = {name: place for place, name in enumerate(quatrain.METHODS)}
-            done.sort(key=lambda r: (order[r["row"]], r["seed"]))
+            done.sort(key=lambda r: (order.index(r["row"]), r["seed"]))
             write(done)
     for row in summary(read()["runs"]):
-        console.print(f"{row.name:<24}{row.gain:+.2f}  {row.verdict}")
+        console.print(f"{row.name:<28}{row.gain:+.2f}  {row.verdict}")
 
 
 def write(runs: list[dict]) -> None:

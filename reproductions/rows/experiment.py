@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,9 @@ from typing import Any
 from rich.console import Console
 
 import quatrain
-from quatrain.config import load
-from quatrain.diagnostics.evaluation import Evaluation
+from quatrain.config import load, parse_setting
 from quatrain.diagnostics.progress import Progress
-from quatrain.objective import Method
+from quatrain.diagnostics.records import RunFolder
 from quatrain.run import Result
 from quatrain.types import Origin
 from reproductions.rows.results import SAMPLES
@@ -40,6 +41,14 @@ SETTINGS: dict[str, Any] = {
 """Of every run; accuracy is that of answers drawn at temperature 1."""
 SHOWN = {"prompts_per_step": 64}
 """Of runs in which the policy writes nothing: data are cheap."""
+VARIANTS = ("luffy:code reduce.tokens=5", "hpt:code reduce.tokens=5")
+"""Rows with settings of their own, beside the plain ones: their budget of 8192 tokens, where answers have five at most, makes
+the entropy bonus outweigh all rewards."""
+
+
+def arms() -> list[str]:
+    """Every row, by its id, and the variants, each beside its row."""
+    return sorted([*quatrain.METHODS, *VARIANTS], key=lambda arm: list(quatrain.METHODS).index(arm.split()[0]))
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,9 @@ class Place:
     def policy(self, name: str) -> Path:
         return self.folder / name / "model"
 
+    def out(self, arm: str, seed: int) -> Path:
+        return self.folder / f"{re.sub('[^a-z_0-9.]+', '-', arm)}-{seed}"
+
     def prepare(self) -> None:
         """Train the policies, unless they are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,21 +80,26 @@ class Place:
                 tree = {**SETTINGS, **SHOWN, "model": "tiny", "method": "sft", "steps": IMITATION_STEPS, "update": update}
                 self._carry_out(tree | {"task": self.task(right), "out": str(self.folder / name)})
 
-    def tree(self, name: str, method: Method, seed: int) -> dict[str, Any]:
+    def tree(self, arm: str, seed: int) -> dict[str, Any]:
         """The settings of one run, by what the row reads."""
+        name, *settings = arm.split()
+        method = quatrain.method(name)
         tree = {**SETTINGS, **({} if Origin.POLICY in method.origins else SHOWN)}
         if "logp_teacher" in method.needs:
             tree["teacher"] = {"model": str(self.policy("teacher"))}
-        own = {"method": name, "model": str(self.policy("start")), "task": self.task(), "seed": seed}
-        return tree | own | {"out": str(self.folder / f"{name.replace(':', '-')}-{seed}")}
+        whole = {"name": name, "settings": dict(map(parse_setting, settings))}
+        own = {"method": whole, "model": str(self.policy("start")), "task": self.task(), "seed": seed}
+        return tree | own | {"out": str(self.out(arm, seed))}
 
-    def run(self, name: str, seed: int) -> dict[str, Any]:
-        """Train one row with one seed, or take up what is there: how many answers to each problem are right, before and after."""
-        tree = self.tree(name, quatrain.method(name), seed)
-        result = self._carry_out(tree)
-        assert result.before is not None
-        assert result.after is not None
-        return {"row": name, "seed": seed, "before": digits(result.before), "after": digits(result.after)}
+    def run(self, arm: str, seed: int) -> dict[str, Any]:
+        """Train one arm with one seed, or take up what is there: what is right of each problem before and after, a digit each."""
+        result = self._carry_out(self.tree(arm, seed))
+        out: dict[str, Any] = {"row": arm, "seed": seed}
+        records = RunFolder(result.folder).evaluations.read()
+        for when, record in (("before", records[0]), ("after", records[-1])):
+            out[when] = digits(record["scores"], SAMPLES)
+            out |= {f"ranked_{when}": digits(record["ranked"], 2)} if "ranked" in record else {}
+        return out
 
     @staticmethod
     def _carry_out(tree: dict[str, Any]) -> Result:
@@ -106,6 +123,6 @@ def problems(right: float) -> list[dict[str, str]]:
     return out
 
 
-def digits(evaluation: Evaluation) -> str:
-    """How many of its answers to each problem are right, a digit each."""
-    return "".join(str(round(share * SAMPLES)) for share in evaluation.scores)
+def digits(shares: Sequence[float], of: int) -> str:
+    """``shares·of``, a digit each."""
+    return "".join(str(round(share * of)) for share in shares)

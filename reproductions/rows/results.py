@@ -15,6 +15,7 @@ from quatrain.diagnostics.evaluation import Estimate, difference, estimate
 RESULTS = Path(__file__).with_name("results.json")
 SAMPLES = 4
 """Answers to each problem, of which a digit says how many are right."""
+WHEN = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,18 @@ class Row:
     gain: Estimate
     gains: tuple[float, ...]
     """By seed."""
+    ranking: tuple[Estimate, Estimate] | None
+    """The share of held-out pairs that are ranked right, before and after; of rows that learn from pairs."""
 
     @property
     def verdict(self) -> str:
-        return "learned" if self.gain.low > 0 else "lost" if self.gain.high < 0 else "undecided"
+        """What its answers came to, and for rows that learn from pairs, whether it ranks them better."""
+        answers = "learned" if self.gain.low > 0 else "lost" if self.gain.high < 0 else "undecided"
+        if self.ranking is None:
+            return answers
+        before, after = self.ranking
+        ranks = "learned" if after.low > before.high else "lost" if after.high < before.low else "undecided"
+        return f"{answers}; ranking {ranks}"
 
 
 def read() -> dict[str, Any]:
@@ -44,20 +53,32 @@ def summary(runs: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> Row:
-    before, after = ([_shares(r[when]) for r in runs] for when in ("before", "after"))
+    before, after = ([shares(r[when], SAMPLES) for r in runs] for when in WHEN)
     gains = tuple(float((b - a).mean()) for a, b in zip(before, after, strict=True))
     whole = [np.concatenate(x) for x in (before, after)]
-    return Row(name, estimate(whole[0]), estimate(whole[1]), difference(*whole), gains)
+    ranked = [np.concatenate([shares(r[f"ranked_{when}"], 2) for r in runs if f"ranked_{when}" in r] or [[]]) for when in WHEN]
+    ranking = (estimate(ranked[0]), estimate(ranked[1])) if all(map(len, ranked)) else None
+    return Row(name, estimate(whole[0]), estimate(whole[1]), difference(*whole), gains, ranking)
 
 
-def _shares(digits: str) -> np.ndarray:
-    return np.array([int(digit) for digit in digits]) / SAMPLES
+def shares(digits: str, of: int) -> np.ndarray:
+    """What the digits say, as shares of `of`."""
+    return np.array([int(digit) for digit in digits]) / of
 
 
 def markdown() -> str:
     """The table for the documentation."""
-    lines = ["| row | before | after | gain | by seed | |", "|---|---|---|---|---|---|"]
+    lines = ["| row | before | after | gain | by seed | pairs ranked right | |", "|---|---|---|---|---|---|---|"]
     for row in summary(read()["runs"]):
-        seeds = ", ".join(f"{gain:+.2f}" for gain in row.gains)
-        lines.append(f"| `{row.name}` | {row.before.value:.2f} | {row.after:.2f} | {row.gain:+.2f} | {seeds} | {row.verdict} |")
+        name, *settings = row.name.split()
+        label = ", ".join(f"`{word}`" for word in (name, *settings))
+        ranking = "" if row.ranking is None else f"{row.ranking[0].value:.2f} → {row.ranking[1]:.2f}"
+        cells = (
+            label,
+            f"{row.before.value:.2f}",
+            f"{row.after:.2f}",
+            f"{row.gain:+.2f}",
+            ", ".join(f"{g:+.2f}" for g in row.gains),
+        )
+        lines.append(f"| {' | '.join((*cells, ranking, row.verdict))} |")
     return "\n".join(lines)
