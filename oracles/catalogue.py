@@ -372,6 +372,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "luffy:code": "Neither mixes demonstrations into a group.",
         "srft": "Neither weighs by entropy.",
         "hpt": "Neither chooses between imitation and reinforcement by the prompt.",
+        "hpt:soft": "Neither chooses between imitation and reinforcement by the prompt.",
         "hpt:code": "Neither chooses between imitation and reinforcement by the prompt.",
         "a_lol": "Neither learns offline from advantages over the reference policy.",
     }

@@ -55,6 +55,7 @@ from quatrain.objective import (
     Shaped,
     Signed,
     SoftGate,
+    SoftlyGated,
     Squared,
     StayClose,
     SumPerGroup,
@@ -512,6 +513,13 @@ METHODS: dict[str, Method] = {
         note="Its code adds up the answers of each micro-batch, where here it is their mean over the minibatch, "
         "and drops those to imitated questions, and the demonstrations of the others, before the entropy "
         "bonus.",
+    ),
+    "hpt:soft": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=SoftlyGated(_Z_SCORE, "above"), reduce=PerSequence()),
+        Term(name="sft", denominator=Current(), advantage=SoftlyGated(One(), "upto"), reduce=PerSequence(), on=_SHOWN),
+        paper="arXiv:2509.04419",
+        claim="Less imitation and more reinforcement with each further answer that is right, in the place of a switch.",
+        note="The shares are those of the table in its code, for eight answers to a question.",
     ),
     "a_lol": Method(
         Term(

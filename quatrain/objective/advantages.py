@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
@@ -389,6 +389,42 @@ class Gated:
         solved = Statistics(view.batch.reward.double(), index, view.rows_of(Origin.POLICY)).mean
         passes = solved > self.rate if self.side == "above" else solved <= self.rate
         return self.of(view).where(passes[:, None], 0)
+
+
+@dataclass(frozen=True)
+class SoftlyGated:
+    """Another advantage, twice as much of it with each further answer that the policy gets right, or half as much.
+
+        side = "above": Â = of · (0 if c = 0 else 2^(min(c, full) − full))
+        side = "upto":  Â = of · (0 if c ≥ full else 2^(−c));  c = ⌊sum of the rewards of the policy's answers⌋
+
+    Source: arXiv:2509.04419 (HPT), section 4.1, where α and β are functions of the success rate; the table of its code.
+    """
+
+    of: Any = One()
+    """The advantage."""
+    side: Literal["above", "upto"] = "above"
+    """Whether prompts that the policy solves have more of it, or those that it fails."""
+    full: PositiveInt = 4
+    """The number of right answers from which on the policy learns from itself alone."""
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def live(self) -> bool:
+        return self.of.live
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        index, _ = view.group()
+        rewards = Statistics(view.batch.reward.double(), index, view.rows_of(Origin.POLICY))
+        right = rewards.total(rewards.value).floor().clamp(0, self.full)
+        above = self.side == "above"
+        share = torch.exp2(right - self.full if above else -right).where(right > 0 if above else right < self.full, 0)
+        return self.of(view) * share[:, None]
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ EQUAL_NUMBERS = [
     ("srft", {"coefficient": 0.2, "right.coefficient": 0.4}, {"imitated": 0.2, "reinforced": 0.4}),
     ("hpt", {"advantage.rate": 0.6, "sft.advantage.rate": 0.6}, {"rate": 0.6}),
     ("hpt", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
+    ("hpt:soft", {"advantage.full": 2, "sft.advantage.full": 2, "mask.low": 0.1, "mask.high": 0.1}, {"full": 2, "eps": 0.1}),
     ("hpt:code", {"advantage.rate": 0.6, "sft.advantage.rate": 0.6}, {"rate": 0.6}),
     ("hpt:code", {"reduce.tokens": 50.0, "entropy.coefficient": 0.5}, {"tokens": 50.0, "entropy": 0.5}),
     ("a_lol", {"mask.low": 0.7, "mask.high": 1.2}, {"low": 0.7, "high": 1.2}),
@@ -484,6 +485,8 @@ def another(path: str, value: str | float) -> str | float:
             return -value
         case "correction":
             return 1 - value
+        case "full":
+            return value + 1
         case _:
             return 1.5 if value == inf else abs(value - 0.125)
 

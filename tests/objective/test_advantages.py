@@ -23,6 +23,7 @@ from quatrain.objective import (
     Relative,
     ReturnToGo,
     Signed,
+    SoftlyGated,
     StayClose,
     TeacherGap,
     Verified,
@@ -194,6 +195,21 @@ def test_gated_by_the_policys_own_answers(rate: float, above: list[float]):
     """Rates ½ and 0: the demonstration's reward does not count."""
     assert_equal(Gated(One(), "above", rate)(MIXED)[:, 0], floats(*above))
     assert_equal(Gated(One(), "upto", rate)(MIXED)[:, 0], 1 - floats(*above))
+
+
+@pytest.mark.parametrize(
+    ("right", "above", "upto"), [(0, 0, 1), (1, 1 / 8, 1 / 2), (2, 1 / 4, 1 / 4), (3, 1 / 2, 1 / 8), (4, 1, 0), (8, 1, 0)]
+)
+def test_softly_gated_by_the_number_of_right_answers(right: int, above: float, upto: float):
+    """A demonstration's reward does not count."""
+    of = view(
+        [[1]] * 9,
+        reward=floats(*[1] * right, *[0] * (8 - right), 1),
+        prompt_id=torch.zeros(9, dtype=torch.int64),
+        origin=torch.tensor([Origin.POLICY.code] * 8 + [Origin.DEMONSTRATION.code]),
+    )
+    assert_equal(SoftlyGated(One(), "above")(of)[:, 0], floats(*[above] * 9))
+    assert_equal(SoftlyGated(One(), "upto")(of)[:, 0], floats(*[upto] * 9))
 
 
 def test_by_entropy_takes_the_mean_over_the_answer():

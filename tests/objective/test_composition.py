@@ -54,6 +54,7 @@ from quatrain.objective import (
     Shaped,
     Signed,
     SoftGate,
+    SoftlyGated,
     StayClose,
     SumPerGroup,
     Taper,
@@ -326,8 +327,8 @@ LINES: dict[str, list[Any]] = {
     "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
-        Whitened(Relative()), Filtered(), Gated(Relative()), ByEntropy(1, Accepted(0.5)), Verified(), AboveValue(), GAE(1.0, 1.0),
-        GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0),
+        Whitened(Relative()), Filtered(), Gated(Relative()), SoftlyGated(Relative()), ByEntropy(1, Accepted(0.5)), Verified(),
+        AboveValue(), GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0),
     ],
     "likelihood": [Token(), Sequence()],
     "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted()],
@@ -413,7 +414,18 @@ def test_more_steps_on_a_batch_want_a_ratio():
     assert not missing(METHODS["sft"], {"demonstrations"}, steps_per_batch=4)
 
 
-UNTOLD = {"CovarianceDrop", "CovarianceTop", "Filtered", "Gated", "Hinge", "ImplicitProcess", "Logistic", "Pooled", "Squared"} | {
+UNTOLD = {
+    "CovarianceDrop",
+    "CovarianceTop",
+    "Filtered",
+    "Gated",
+    "Hinge",
+    "ImplicitProcess",
+    "Logistic",
+    "Pooled",
+    "Squared",
+    "SoftlyGated",
+} | {
     "Statistics",
     "TeacherGap",
 }

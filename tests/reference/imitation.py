@@ -1,5 +1,7 @@
 """Published losses: imitation, and demonstrations beside reinforcement; entropies are constants in them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -112,6 +114,26 @@ def hpt(answers: Answers, rate: float = 0.0, eps: float = 0.2) -> Tensor:
 
     nll = mean(-(not _solved(a, answers, rate)) * a.logp.mean() for a in shown(answers))
     return nll - mean(surrogate(a) for a in sampled(answers))
+
+
+def hpt_soft(answers: Answers, full: int = 4, eps: float = 0.2) -> Tensor:
+    """α L_RL + β L_SFT with (α, β) = (0, 1), (1/8, 1/2), (1/4, 1/4), (1/2, 1/8), (1, 0) for 0, …, 3, and 4 or more right answers.
+
+    A table of the code of arXiv:2509.04419; for another `full` it is (2^(c − full), 2^−c) between its ends.
+    """
+
+    def right(answer: Answer) -> int:
+        return max(0, math.floor(sum(a.reward.item() for a in group(answer, sampled(answers)))))
+
+    def surrogate(answer: Answer) -> Tensor:
+        count = min(right(answer), full)
+        alpha = 2.0 ** (count - full) if count > 0 else 0.0
+        return alpha * clipped(ratio(answer), z_score(answer, sampled(answers)), eps, eps).mean()
+
+    def imitation(answer: Answer) -> Tensor:
+        return (2.0 ** -right(answer) if right(answer) < full else 0.0) * answer.logp.mean()
+
+    return -mean(imitation(a) for a in shown(answers)) - mean(surrogate(a) for a in sampled(answers))
 
 
 def hpt_code(answers: Answers, rate: float = 0.0, tokens: float = 8192, entropy: float = 0.001) -> Tensor:
