@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+import quatrain
 from quatrain.diagnostics.evaluation import Estimate, difference, estimate
+from quatrain.types import Origin
 
 RESULTS = Path(__file__).with_name("results.json")
 SAMPLES = 4
@@ -57,7 +59,8 @@ def _row(name: str, runs: Sequence[dict[str, Any]]) -> Row:
     gains = tuple(float((b - a).mean()) for a, b in zip(before, after, strict=True))
     whole = [np.concatenate(x) for x in (before, after)]
     ranked = [np.concatenate([shares(r[f"ranked_{when}"], 2) for r in runs if f"ranked_{when}" in r] or [[]]) for when in WHEN]
-    ranking = (estimate(ranked[0]), estimate(ranked[1])) if all(map(len, ranked)) else None
+    compares = Origin.RATED in quatrain.method(name.split()[0]).origins
+    ranking = (estimate(ranked[0]), estimate(ranked[1])) if compares and all(map(len, ranked)) else None
     return Row(name, estimate(whole[0]), estimate(whole[1]), difference(*whole), gains, ranking)
 
 
