@@ -20,11 +20,18 @@ BODIES = {
     "evaluate": "running",
     "replay": "running",
     "report": "running",
+    "compare": "experiments",
+    "reproduce": "experiments",
     "methods": "catalogue",
     "oracle": "exactness",
     "tasks": "problems",
 }
 """The module of `quatrain.commands` in which each command lives."""
+GO_ON = {
+    "train": "go on with `quatrain train --resume RUN`",
+    **dict.fromkeys(("compare", "reproduce"), "the same command goes on where it was"),
+}
+"""What to do where a command was ended before its end."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,6 +59,17 @@ def _is_setting(name: str) -> bool:
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f": did you mean {close[0]}?" if close else ""
+
+
+def _about_a_run(command: argparse.ArgumentParser) -> None:
+    """The options that say what is trained on what."""
+    command.add_argument("--task", help="reasoning_gym:NAME[?option=value&…], a JSONL or Parquet file, or a data-set folder")
+    command.add_argument("--model", help="smollm2, tiny, or a Hugging Face causal language model (folder or id)")
+    command.add_argument("--teacher", metavar="MODEL", help="the model to learn from, for methods that distil")
+    command.add_argument(
+        "--reward", action="append", metavar="NAME[=WEIGHT]", help="a builtin, or path/to/module.py:function; repeat"
+    )
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,15 +107,9 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("recipe", nargs="?", help="a recipe's name or a YAML file; options are applied on top of it")
     train.add_argument("--method", help="a method's id or alias; see `quatrain methods`")
-    train.add_argument("--task", help="reasoning_gym:NAME[?option=value&…], a JSONL or Parquet file, or a data-set folder")
-    train.add_argument("--model", help="smollm2, tiny, or a Hugging Face causal language model (folder or id)")
-    train.add_argument("--teacher", metavar="MODEL", help="the model to learn from, for methods that distil")
-    train.add_argument(
-        "--reward", action="append", metavar="NAME[=WEIGHT]", help="a builtin, or path/to/module.py:function; repeat"
-    )
+    _about_a_run(train)
     train.add_argument("--seed", help="decides everything that is drawn; default 0")
     train.add_argument("--out", metavar="RUN", help="the run folder; default runs/DATE-METHOD-TASK-N")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat")
     train.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, to the same bits")
 
     evaluate = command(
@@ -120,6 +132,50 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat"
     )
     evaluate.add_argument("--json", metavar="FILE", help="also write the result here")
+
+    compare = command(
+        "compare",
+        "run arms with several seeds each, and say which is better, with intervals",
+        "compare",
+        "quatrain compare dr_grpo dapo --task problems.jsonl --model path/to/model --seeds 5 --budget steps=200\n"
+        "quatrain compare rloo rloo,method.advantage.scale=group my-recipe.yaml --task problems.jsonl --model path/to/model\n"
+        "quatrain compare dpo ipo --task pairs.jsonl --model path/to/model --metric held_out/preference",
+    )
+    compare.add_argument(
+        "arms",
+        nargs="+",
+        metavar="ARM[,KEY=VALUE…]",
+        help="a method's id, a recipe's name or a YAML file, with settings of its own",
+    )
+    _about_a_run(compare)
+    compare.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each arm, with the seeds 0 … N−1; default 5")
+    compare.add_argument("--budget", metavar="steps=N", help="what all arms have; default the arms' own steps, if they are equal")
+    compare.add_argument(
+        "--metric",
+        default="accuracy",
+        metavar="NAME[:KIND]",
+        help="accuracy, pass@k, or a metric; KIND is last, mean or slope; default accuracy, at the end",
+    )
+    compare.add_argument("--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU")
+    compare.add_argument(
+        "--out", metavar="FOLDER", help="default runs/compare/ARMS-TASK; what is there already is not done again"
+    )
+
+    reproduce = command(
+        "reproduce",
+        "run what a paper claims, and say whether it held",
+        "reproduce",
+        "quatrain reproduce\nquatrain reproduce baseline --quick\nquatrain reproduce baseline",
+    )
+    reproduce.add_argument("name", nargs="?", help="a claim; without one, all claims are listed with what they came to")
+    reproduce.add_argument(
+        "--quick", action="store_true", help="fewer seeds and steps, within 10 minutes on 2 cores; decides less"
+    )
+    reproduce.add_argument(
+        "--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU"
+    )
+    reproduce.add_argument("--out", metavar="FOLDER", help="default runs/reproduce/NAME; what is there already is not done again")
+    reproduce.add_argument("--claims", default="reproductions", metavar="FOLDER", help="where claims are; default reproductions")
 
     methods = command(
         "methods",
@@ -174,9 +230,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit code."""
     given = parser().parse_args(arguments)
-    if given.body in ("train", "evaluate", "replay"):
+    if given.body in ("train", "evaluate", "replay", "compare") or (given.body == "reproduce" and given.name):
         print("quatrain: starting …", flush=True)
-    go_on = "go on with `quatrain train --resume RUN`" if given.body == "train" else "nothing was changed"
+    go_on = GO_ON.get(given.body, "nothing was changed")
     try:
         code = getattr(importlib.import_module(f"quatrain.commands.{BODIES[given.body]}"), given.body)(given)
     except ConfigError as error:

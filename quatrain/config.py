@@ -11,12 +11,14 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from quatrain.errors import ConfigError
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -280,10 +282,30 @@ def load(tree: Mapping[str, Any], settings: Sequence[str] = ()) -> RunConfig:
     merged = _mutable(tree)
     for key, value in map(parse_setting, settings):
         _put(merged, key.split("."), value)
+    return validated(RunConfig, merged)
+
+
+def validated(kind: type[S], tree: Mapping[str, Any]) -> S:
+    """`tree` as a `kind`.
+
+    Raises:
+        ConfigError: one line for the first thing that is wrong.
+    """
     try:
-        return RunConfig.model_validate(merged)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(_explain(error, kind)) from None
+
+
+def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree` with `changes` laid over it, section by section; names may be dotted, as in ``update.lr``."""
+    merged = _mutable(tree)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            _put(merged, key.split("."), value)
+    return merged
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -324,24 +346,25 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
         _put(tree[head], rest, value)
 
 
-def _explain(error: ValidationError) -> str:
-    """The first fault of a pydantic error as one line."""
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first fault that pydantic found in a `kind`, as one line."""
     fault = error.errors()[0]
     path = [str(part) for part in fault["loc"] if not re.search(r"[\[(]|^(str|int|float)$", str(part))]  # which of a union it was
     name = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        namesakes = [other for other in setting_names(RunConfig) if other.rpartition(".")[2] == path[-1]]
+        namesakes = [other for other in setting_names(kind) if other.rpartition(".")[2] == path[-1]]
         prefix = "".join(f"{part}." for part in path[:-1])
-        way_out = f"did you mean {' or '.join(namesakes)}?" if namesakes else nearest(path[-1], _siblings(path), prefix)
+        way_out = f"did you mean {' or '.join(namesakes)}?" if namesakes else nearest(path[-1], _siblings(path, kind), prefix)
         return f"there is no setting {name!r}: {way_out}"
     if fault["type"] == "missing":
-        return f"the setting {name!r} is missing: give it {f'with --{name} or ' if name == 'task' else ''}in the recipe"
+        where = f"{f'with --{name} or ' if name == 'task' else ''}in the recipe" if kind is RunConfig else "there"
+        return f"the setting {name!r} is missing: give it {where}"
     return f"{name} = {fault['input']!r} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
-def _siblings(path: Sequence[str]) -> list[str]:
-    """The names that exist beside the last part of `path`."""
-    section: Any = RunConfig
+def _siblings(path: Sequence[str], kind: type[BaseModel]) -> list[str]:
+    """The names that exist beside the last part of `path`, which leads down from a `kind`."""
+    section: Any = kind
     for part in path[:-1]:
         if part.isdigit() or not (isinstance(section, type) and issubclass(section, BaseModel)):
             continue

@@ -67,8 +67,7 @@ def train(config: RunConfig, *, progress: Progress | None = None) -> Result:
         ConfigError: before a model is loaded.
         StoppedRun: the gradient stayed not finite; the run is saved.
     """
-    planned = plan(config)
-    Source(planned.task, Template("plain"), seed=config.seed, held_out=planned.held_out)  # raises where too few problems
+    planned = check(config)
     folder = RunFolder(Path(config.out) if config.out else default_run_path(config.method.name, config.task.name))
     folder.create(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     try:
@@ -77,6 +76,13 @@ def train(config: RunConfig, *, progress: Progress | None = None) -> Result:
         if not folder.metrics.read() and not folder.evaluations.read():
             shutil.rmtree(folder.path)  # so that the same command, corrected, finds its place free
         raise
+
+
+def check(config: RunConfig) -> Plan:
+    """What `config` comes to, with enough problems; raises ConfigError, before a model is loaded, where it cannot be."""
+    planned = plan(config)
+    Source(planned.task, Template("plain"), seed=config.seed, held_out=planned.held_out)  # raises where too few problems
+    return planned
 
 
 def resume(path: Path, *, progress: Progress | None = None) -> Result:

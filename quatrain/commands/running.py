@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,21 @@ def train(given: Namespace) -> None:
             raise ConfigError(f"--resume goes on with the run's own settings: leave out {', '.join(others)}")
         _say(resume(Path(given.resume)))
         return
-    tree = recipe(given.recipe) if given.recipe else {}
-    given_names = [name for name in ("method", "model", "out") if getattr(given, name)]
-    settings = [f"{name}={json.dumps(getattr(given, name))}" for name in given_names]
-    if given.task:
-        tree = {key: value for key, value in tree.items() if key != "task"} | {"task": given.task}
-    settings += [f"teacher.model={json.dumps(given.teacher)}"] if given.teacher else []
-    settings += [f"seed={given.seed}"] if given.seed is not None else []
-    if given.reward:
-        tree = tree | {"rewards": [_reward(text) for text in given.reward]}
-    if not tree and not settings and not given.set:
+    tree, settings = asked(recipe(given.recipe) if given.recipe else {}, given)
+    settings = [f"{name}={json.dumps(getattr(given, name))}" for name in ("method", "out") if getattr(given, name)] + settings
+    settings = [f"seed={given.seed}", *settings] if given.seed is not None else settings
+    if not tree and not settings:
         raise ConfigError("say what to train: a recipe (quatrain train smollm2-chain-sum), or --method, --task and --model")
-    _say(train_run(load(tree, [*settings, *given.set])))
+    _say(train_run(load(tree, settings)))
+
+
+def asked(tree: Mapping[str, Any], given: Namespace) -> tuple[dict[str, Any], list[str]]:
+    """`tree` with the task and the rewards of the command line, and the other options about a run as settings."""
+    tree = dict(tree) | ({"task": given.task} if given.task else {})
+    tree |= {"rewards": [_reward(text) for text in given.reward]} if given.reward else {}
+    settings = [f"model={json.dumps(given.model)}"] if given.model else []
+    settings += [f"teacher.model={json.dumps(given.teacher)}"] if given.teacher else []
+    return tree, [*settings, *given.set]
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def evaluate(given: Namespace) -> None:
     settings += [f"evaluate.problems={given.problems}"] if given.problems is not None else []
     settings += [f"seed={given.seed}"] if given.seed is not None else []
     if given.json:
-        _check_writable(Path(given.json), "--json")
+        check_writable(Path(given.json), "--json")
     result = measure_model(given.model, given.task, [*settings, *given.set])
     Console(highlight=False).print("\n".join(result.lines()), markup=False)
     if given.json:
@@ -74,7 +78,7 @@ def report(given: Namespace) -> None:
     runs = [Path(run) for run in given.runs]
     out = Path(given.out) if given.out else runs[0] / "report.html"
     if given.out:
-        _check_writable(out, "--out")
+        check_writable(out, "--out")
     write_report(runs, out)
     print(out)
 
@@ -111,7 +115,7 @@ def replay(given: Namespace) -> bool:
     return not again.same
 
 
-def _check_writable(path: Path, option: str) -> None:
+def check_writable(path: Path, option: str) -> None:
     """Raise ConfigError if there is no folder for the file `path`, before anything is computed for it."""
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder: name a file in it")

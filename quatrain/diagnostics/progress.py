@@ -23,6 +23,7 @@ SHOWN = {
     "rollout/length": ("length", "{:.1f}"),
     "entropy": ("entropy", "{:.3f}"),
     "tokens_per_second": ("tokens/s", "{:,.0f}"),
+    "experiment/runs": ("runs", "{}"),
 }
 """Metrics on show: their short name and format. Each keeps its last value until a newer one comes."""
 

@@ -188,10 +188,14 @@ def default_run_path(method: str, task: str, root: Path = Path("runs")) -> Path:
     return root / f"{name}-{number}"
 
 
-def describe_environment() -> dict[str, str]:
-    """What, besides the configuration, can change a run's numbers: the machine and the versions of what computes."""
+def describe_environment(*packages: str) -> dict[str, str]:
+    """What, besides the configuration, can change a run's numbers: the machine and the versions of what computes.
+
+    `packages` are further ones, for numbers that are made of runs.
+    """
     versions = {}
-    for package in ("quatrain", "torch", "transformers", "peft", "safetensors", "numpy", "reasoning-gym", "math-verify"):
+    known = ("quatrain", "torch", "transformers", "peft", "safetensors", "numpy", "reasoning-gym", "math-verify")
+    for package in (*known, *packages):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

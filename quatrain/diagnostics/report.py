@@ -42,6 +42,8 @@ class Panel:
     unit: str = ""
     """``share``: percentages; ``log``: a logarithmic axis; ``scientific``: powers of ten; ``stacked``: parts of a whole."""
     smooth: bool = False
+    axis: str = "step"
+    """What is drawn to the right."""
 
 
 SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
@@ -220,6 +222,12 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         ConfigError: a folder is not a run.
     """
     opened = _open(runs)
+    labels, unequal = [run.label for run in opened], differing([run.config for run in opened])
+    write_page("report.html.j2", out, labels, _sections(opened), runs=opened, differing=unequal, shown=SHOWN_CHARACTERS)
+
+
+def write_page(template: str, out: Path, labels: Sequence[str], sections: Sequence[Mapping[str, Any]], **values: Any) -> None:
+    """Write the page that `template` makes of `values` and of the plots in `sections`, whose lines belong to `labels`."""
     here = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -227,16 +235,14 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = here.get_template("report.html.j2").render(
-        runs=opened,
-        sections=_sections(opened),
-        labels=[run.label for run in opened],
-        differing=_differing([run.config for run in opened]),
+    page = here.get_template(template).render(
+        labels=labels,
+        sections=sections,
         plotlyjs=Markup(get_plotlyjs()),
         nonce=secrets.token_urlsafe(16),  # only the page's own scripts run
         to_yaml=lambda tree: yaml.safe_dump(tree, sort_keys=False, allow_unicode=True),
-        shown=SHOWN_CHARACTERS,
         smoothed=SMOOTHED_SHARE,
+        **values,
     )
     write_atomic(out, page)
 
@@ -276,12 +282,12 @@ def _sections(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _panel(panel: Panel, metrics: Mapping[str, str], runs: Sequence[Run]) -> dict[str, Any]:
     lines = [_line(panel, name, label, number, run) for number, run in enumerate(runs) for name, label in metrics.items()]
-    return _drawn(panel, [line for line in lines if any(y is not None for y in line["y"])], list(metrics))
+    return drawn_panel(panel, [line for line in lines if any(y is not None for y in line["y"])], list(metrics))
 
 
 def _line(panel: Panel, metric: str, label: str, number: int, run: Run) -> dict[str, Any]:
     records = [record for record in run.metrics if metric in record]
-    values = [_rounded(record[metric]) for record in records]
+    values = [rounded(record[metric]) for record in records]
     window = max(1, round(SMOOTHED_SHARE * len(values)))
     smooth = list(_trailing_mean(values, window)) if panel.smooth and window > 2 else None
     return {"run": number, "name": label, "x": [record["step"] for record in records], "y": values, "smooth": smooth}
@@ -308,21 +314,22 @@ def _evaluation_panels(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                         "run": number,
                         "name": "accuracy" if name == "pass@1" else name,
                         "x": [step for step, _ in points],
-                        "y": [_rounded(point.value) for _, point in points],
-                        "low": [_rounded(point.low) for _, point in points],
-                        "high": [_rounded(point.high) for _, point in points],
+                        "y": [rounded(point.value) for _, point in points],
+                        "low": [rounded(point.low) for _, point in points],
+                        "high": [rounded(point.high) for _, point in points],
                         "notes": [f"on {point.n} problems" for _, point in points],
                     }
                 )
         if lines:
-            yield _drawn(panel, lines, [])
+            yield drawn_panel(panel, lines, [])
 
 
-def _drawn(panel: Panel, lines: list[dict[str, Any]], metrics: list[str]) -> dict[str, Any]:
+def drawn_panel(panel: Panel, lines: list[dict[str, Any]], metrics: list[str]) -> dict[str, Any]:
     return {
         "title": panel.title,
         "about": panel.about,
         "unit": panel.unit,
+        "axis": panel.axis,
         "metrics": [name for name in metrics if name != panel.title],
         "lines": plain(lines),
     }
@@ -331,10 +338,10 @@ def _drawn(panel: Panel, lines: list[dict[str, Any]], metrics: list[str]) -> dic
 def _trailing_mean(values: Sequence[float | None], window: int) -> Iterator[float | None]:
     for end in range(1, len(values) + 1):
         known = [value for value in values[max(0, end - window) : end] if value is not None]
-        yield _rounded(sum(known) / len(known)) if known else None
+        yield rounded(sum(known) / len(known)) if known else None
 
 
-def _differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """The settings that are not the same in all runs, with their values."""
     flat = [dict(_flat(config)) for config in configs]
     names = dict.fromkeys(name for config in flat for name in config)
@@ -359,6 +366,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _rounded(value: Any) -> float | None:
+def rounded(value: Any) -> float | None:
     """Six digits: a plot shows no more, and the page stays small."""
     return float(f"{value:.6g}") if _is_number(value) else None

@@ -1,0 +1,241 @@
+"""Arms × seeds: what is compared, each run in a folder and a process of its own; what is done is read, what was begun goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+
+from quatrain.assembly import Plan
+from quatrain.config import ConfigError, RunConfig, load, read_yaml
+from quatrain.diagnostics.progress import Progress
+from quatrain.diagnostics.records import RunFolder, write_atomic
+from quatrain.diagnostics.report import differing
+from quatrain.errors import StoppedRun
+from quatrain.run import check, resume, train
+
+POLL_SECONDS = 0.5
+"""How often the display looks at how far the runs are."""
+SHARED = ("task", "rewards", "max_answer_tokens", "evaluate")
+"""Settings that say what is measured: arms that differ there have no scores to compare."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things compared; its seed and its folder are the experiment's to say."""
+
+    name: str
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm with one seed."""
+
+    arm: Arm = field(compare=False)
+    seed: int
+    path: Path
+
+    @property
+    def config(self) -> RunConfig:
+        """On one thread unless told otherwise, so that its bits do not depend on how many trials run beside it."""
+        threads = self.arm.config.threads or 1
+        return self.arm.config.model_copy(update={"seed": self.seed, "out": str(self.path), "threads": threads})
+
+    @property
+    def log(self) -> Path:
+        """What the run would have said in a terminal; beside its folder, which a run that cannot start does not leave."""
+        return self.path.with_suffix(".log")
+
+    @property
+    def _stopped(self) -> Path:
+        return self.path / "stopped.txt"
+
+    @property
+    def stopped(self) -> str:
+        """Why the run ended itself; empty where it did not. Such a run is over: going on could only flatter its arm."""
+        return self._stopped.read_text().strip() if self._stopped.exists() else ""
+
+    @property
+    def is_finished(self) -> bool:
+        folder = RunFolder(self.path)
+        return folder.model.is_dir() and folder.report.is_file()
+
+    @property
+    def steps(self) -> int:
+        """How many steps are recorded."""
+        path = RunFolder(self.path).metrics.path
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def check(self) -> Plan:
+        """Raise ConfigError where the trial cannot be, or its folder holds something else."""
+        try:
+            planned = check(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"arm {self.arm.name}: {error}") from None
+        folder = RunFolder(self.path)
+        if folder.is_run:
+            there, here = (c.model_dump(mode="json") for c in (load(read_yaml(folder.config)), self.config))
+            for name, (old, new) in differing([there, here]):
+                raise ConfigError(f"{self.path} holds a run with {name} = {old}, not {new}: choose another --out")
+        return planned
+
+    def carry_out(self) -> None:
+        """Do the run, or what is left of it, and leave its log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        title = f"{self.arm.name} · seed {self.seed} → {self.path}"
+        with self.log.open("a") as file, Progress(self.config.steps, title, console=Console(file=file, width=130)) as progress:
+            try:
+                if self.path.exists():
+                    resume(self.path, progress=progress)
+                else:
+                    train(self.config, progress=progress)
+            except StoppedRun as stop:
+                write_atomic(self._stopped, f"{stop}\n")
+                raise
+            except Exception:
+                traceback.print_exc(file=file)
+                raise
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every arm with every seed, in the folders ``FOLDER/ARM/seed-N``.
+
+    The same seed gives all arms the same held-out problems, and the same stream of problems to train on.
+    """
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    folder: Path
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"the arm {name} is there twice: give one of them a setting of its own, as in {name},update.lr=1e-5"
+                )
+        if len({_slug(name) for name in names}) < len(names):
+            raise ConfigError(f"the arms {', '.join(names)} would share a folder: let them differ in more than punctuation")
+        if len(self.arms) < 2:
+            raise ConfigError("a comparison needs two arms or more")
+        if len(self.seeds) < 2:
+            raise ConfigError("one seed says nothing of the next: give 2 or more, better 5")
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Seed by seed, so that an experiment cut short has whole seeds."""
+        return [Trial(arm, seed, self.folder / _slug(arm.name) / f"seed-{seed}") for seed in self.seeds for arm in self.arms]
+
+    def check(self) -> list[Plan]:
+        """The plans of all arms, before the first one runs.
+
+        Raises:
+            ConfigError: an arm cannot be, does not measure what the others measure, or its folder holds another run.
+        """
+        first, *others = self.arms
+        for arm in others:
+            trees = [{key: tree[key] for key in SHARED} for tree in (a.config.model_dump(mode="json") for a in (first, arm))]
+            for name, (ours, theirs) in differing(trees):
+                raise ConfigError(
+                    f"{first.name} and {arm.name} are measured differently, {name} is {ours} and {theirs}: give one for all arms"
+                )
+        return [trial.check() for trial in self.trials][: len(self.arms)]
+
+    def carry_out(self, workers: int | None = None) -> dict[Trial, str]:
+        """Do all that is not done yet, `workers` at once; why each trial has no result, or ``""``."""
+        workers = workers or default_workers()
+        trials = self.trials
+        outcomes = {trial: trial.stopped for trial in trials if trial.is_finished or trial.stopped}
+        left = [trial for trial in trials if trial not in outcomes]
+        title = f"{len(self.arms)} arms × {len(self.seeds)} seeds, {workers} at once → {self.folder}"
+        total, done = sum(t.config.steps for t in trials), sum(t.config.steps for t in outcomes)
+        if not left:
+            return {trial: outcomes[trial] for trial in trials}
+        with Progress(total, title, done=done + sum(t.steps for t in left), plain_seconds=30) as progress:
+            if outcomes:
+                progress.note(f"{len(outcomes)} of {len(trials)} runs were there")
+            for trial, failure in _in_processes(left, workers, progress, done):
+                outcomes[trial] = failure
+        return {trial: outcomes[trial] for trial in trials}
+
+
+def default_workers() -> int:
+    """One for each core, and one alone where there is a GPU, which runs would have to share."""
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
+def _in_processes(trials: Sequence[Trial], workers: int, progress: Progress, done: int) -> Iterator[tuple[Trial, str]]:
+    """Each trial with its failure, or ``""``, as it ends; each in a process of its own, so that a killed one takes none along."""
+    context = get_context("forkserver")  # imports torch once for all of them
+    context.set_forkserver_preload([__name__])
+    waiting, running, ended = list(trials), dict[Any, tuple[Trial, BaseProcess, float]](), set[Trial]()
+    shown = done + sum(trial.steps for trial in trials)
+    with ExitStack() as stack:
+        stack.callback(lambda: [process.terminate() for _, process, _ in running.values()])
+        starting = stack.enter_context(ExitStack())
+        starting.enter_context(progress.stage("starting the first runs"))
+        while waiting or running:
+            while waiting and len(running) < workers:
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(waiting[0], theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = waiting.pop(0), process, time.monotonic()
+            for ready in cast(list[Connection], wait(list(running), POLL_SECONDS)):
+                trial, process, began = running.pop(ready)
+                failure = _answer(ready, process)
+                ended.add(trial)
+                took = f"{time.monotonic() - began:.0f} s"
+                progress.note(f"{'✗' if failure else '✓'} {trial.arm.name} seed {trial.seed}  {failure or took}")
+                yield trial, failure
+            now = done + sum(trial.config.steps if trial in ended else trial.steps for trial in trials)
+            if now > shown:
+                starting.close()
+            for step in range(shown + 1, now + 1):
+                progress.step(step, {"experiment/runs": f"{len(ended)}/{len(trials)}"})
+            shown = max(shown, now)
+
+
+def _work(trial: Trial, connection: Connection) -> None:
+    """In the process: do the trial and say why it failed, or ``""``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # at Ctrl-C it is the experiment that ends its processes
+    sys.stdout = sys.stderr = io.StringIO()  # what libraries print must not tear the display
+    try:
+        trial.carry_out()
+        connection.send("")
+    except StoppedRun as stop:
+        connection.send(f"ended itself: {stop}")
+    except Exception as error:
+        connection.send(
+            f"{type(error).__name__ if not isinstance(error, ConfigError) else 'not possible'}: {error}; see {trial.log}"
+        )
+
+
+def _answer(connection: Connection, process: BaseProcess) -> str:
+    try:
+        answer = connection.recv()
+    except EOFError:
+        answer = None
+    process.join()
+    return f"its process was ended from outside, exit code {process.exitcode}: short of memory?" if answer is None else answer
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.=-]+", "-", name)
