@@ -27,12 +27,13 @@ from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, write_atomic
 from quatrain.diagnostics.report import differing
 from quatrain.errors import StoppedRun
+from quatrain.rewards.judge import verifier
 from quatrain.run import check, resume, train
 
 POLL_SECONDS = 0.5
 """How often the display looks at how far the runs are."""
-SHARED = ("task", "rewards", "max_answer_tokens", "evaluate")
-"""Settings that say what is measured: arms that differ there have no scores to compare."""
+SHARED = ("task", "max_answer_tokens", "evaluate")
+"""Settings that, with the reward that tells right from wrong, say what is measured."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,7 @@ class Experiment:
         """
         first, *others = self.arms
         for arm in others:
-            trees = [{key: tree[key] for key in SHARED} for tree in (a.config.model_dump(mode="json") for a in (first, arm))]
-            for name, (ours, theirs) in differing(trees):
+            for name, (ours, theirs) in differing([_measured(one.config) for one in (first, arm)]):
                 raise ConfigError(
                     f"{first.name} and {arm.name} are measured differently, {name} is {ours} and {theirs}: give one for all arms"
                 )
@@ -160,20 +160,23 @@ class Experiment:
 
     def carry_out(self, workers: int | None = None) -> dict[Trial, str]:
         """Do all that is not done yet, `workers` at once; why each trial has no result, or ``""``."""
-        workers = workers or default_workers()
         trials = self.trials
-        outcomes = {trial: trial.stopped for trial in trials if trial.is_finished or trial.stopped}
-        left = [trial for trial in trials if trial not in outcomes]
-        title = f"{len(self.arms)} arms × {len(self.seeds)} seeds, {workers} at once → {self.folder}"
-        total, done = sum(t.config.steps for t in trials), sum(t.config.steps for t in outcomes)
-        if not left:
-            return {trial: outcomes[trial] for trial in trials}
-        with Progress(total, title, done=done + sum(t.steps for t in left), plain_seconds=30) as progress:
-            if outcomes:
-                progress.note(f"{len(outcomes)} of {len(trials)} runs were there")
-            for trial, failure in _in_processes(left, workers, progress, done):
-                outcomes[trial] = failure
-        return {trial: outcomes[trial] for trial in trials}
+        ended = dict(carry_out(trials, workers, f"{len(self.arms)} arms × {len(self.seeds)} seeds → {self.folder}"))
+        return {trial: ended[trial] for trial in trials}
+
+
+def carry_out(trials: Sequence[Trial], workers: int | None, title: str) -> Iterator[tuple[Trial, str]]:
+    """Each of `trials` as it ends, those that are over first, with why it has no result, or ``""``."""
+    over = [trial for trial in trials if trial.is_finished or trial.stopped]
+    yield from ((trial, trial.stopped) for trial in over)
+    left = [trial for trial in trials if trial not in over]
+    if left:
+        done = sum(trial.config.steps for trial in over)
+        total, begun = done + sum(trial.config.steps for trial in left), done + sum(trial.steps for trial in left)
+        with Progress(total, title, done=begun, plain_seconds=30) as progress:
+            if over:
+                progress.note(f"{len(over)} of {len(trials)} runs were there")
+            yield from _in_processes(left, workers or default_workers(), progress, done)
 
 
 def default_workers() -> int:
@@ -235,6 +238,12 @@ def _answer(connection: Connection, process: BaseProcess) -> str:
         answer = None
     process.join()
     return f"its process was ended from outside, exit code {process.exitcode}: short of memory?" if answer is None else answer
+
+
+def _measured(config: RunConfig) -> dict[str, Any]:
+    """What a run of `config` is measured by."""
+    tree, judge = config.model_dump(mode="json"), verifier(config.rewards)
+    return {key: tree[key] for key in SHARED} | {"the judging reward": {"name": judge.name, "options": judge.options}}
 
 
 def _slug(name: str) -> str:

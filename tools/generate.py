@@ -20,11 +20,13 @@ from types import ModuleType
 from typing import Any
 
 import quatrain
+from quatrain.claims import Place, find_claims
 from quatrain.cli import parser
 from quatrain.commands.catalogue import LINES, terms
 from quatrain.commands.exactness import BETA, estimates_table, fixed_points_table
 from quatrain.config import RunConfig
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World
+from quatrain.diagnostics.evaluation import Estimate
 from quatrain.methods.families import FAMILIES, base, by_family
 from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, preferences, reductions
 from quatrain.objective.composition import findings
@@ -42,7 +44,7 @@ NOTE = "<!-- Written by tools/generate.py. -->\n\n"
 
 FIRST = (
     "loop.py", "types.py", "prompts", "rollouts", "policies", "rewards", "objective", "methods", "update",
-    "diagnostics", "recipes", "config.py", "run.py", "cli.py", "commands",
+    "diagnostics", "recipes", "config.py", "run.py", "experiment.py", "claims.py", "cli.py", "commands",
 )  # fmt: skip
 """The order in which the tree is read; what is not here comes after, by name."""
 UNTOLD = {"__init__.py", "__main__.py"}
@@ -54,8 +56,8 @@ value that is not allowed are errors, told in one line before a model is loaded.
 `method.`, as in `--set method.mask.high=0.3`: `quatrain methods show ID` names the parts, and the pages on parts say what each
 number does."""
 EXIT_CODES = """\
-Exit codes: 0 done; 1 failed, ended itself, interrupted, or a replay that came out otherwise; 2 asked for something that cannot
-be."""
+Exit codes: 0 done; 1 failed, ended itself, interrupted, some of the runs without a result, or a replay that came out otherwise;
+2 asked for something that cannot be."""
 
 
 def tree() -> str:
@@ -193,6 +195,57 @@ def fixed_points() -> str:
 def trained() -> str:
     """What `make rows` found."""
     return results.markdown()
+
+
+def claims() -> str:
+    """Every claim, and what its last full run came to."""
+    return "\n\n".join(_claim(name, place) for name, place in find_claims(ROOT / "reproductions").items())
+
+
+def _claim(name: str, place: Place) -> str:
+    claim, last = place.read(), place.last()
+    paper = _linked(claim.paper)
+    said = f"## {name}\n\n{claim.claim} ({paper}) Measured by `{claim.metric}`"
+    if last is None:
+        return f"{said}. **Not run.**"
+    made, runs = last["made_with"], sum(len(arm["runs"]) for arm in last["arms"].values())
+    head = ["better", "than", "difference", "smallest that counts", "verdict"]
+    rows = [
+        [
+            f"`{c['better']}`",
+            f"`{c['than']}`",
+            _estimate(c["difference"], "+.3g"),
+            f"{c['smallest_effect']:+g}",
+            f"**{c['verdict']}**",
+        ]
+        for c in last["comparisons"]
+    ]
+    arms = [
+        [
+            f"`{arm}`",
+            _estimate(a["iqm"], ".3g"),
+            str(sum(bool(run["failure"]) for run in a["runs"])),
+            f"{a['tokens']:,.0f}",
+            f"{a['seconds']:.0f}",
+        ]
+        for arm, a in last["arms"].items()
+    ]
+    return "\n\n".join(
+        [
+            f"{said}, with {claim.seeds} seeds for each arm and {last['steps']} steps: **{last['verdict']}**.",
+            _table_of(head, rows),
+            _table_of(["arm", "interquartile mean", "failed runs", "tokens of a run", "seconds of a run"], arms),
+            f"{runs} runs, {last['seconds']:.0f} seconds on {made['cpus']} cores in all, with "
+            f"torch {made['torch']}, transformers {made['transformers']}, rliable {made['rliable']} and Python {made['python']}.",
+        ]
+    )
+
+
+def _estimate(found: dict[str, float | None] | None, form: str) -> str:
+    if found is None:
+        return "–"
+    low, high = (sign * math.inf if bound is None else bound for bound, sign in ((found["low"], -1), (found["high"], 1)))
+    return format(Estimate(found["value"] or 0.0, low, high, 0), form)
 
 
 def _markdown(rows: Iterator[list[str]]) -> str:
@@ -423,6 +476,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "unfit": unfit,
     "fixed-points": fixed_points,
     "rows": trained,
+    "claims": claims,
     "meanings": verdicts,
     "rules": rules,
     "rule-examples": rule_examples,

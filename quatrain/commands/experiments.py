@@ -121,9 +121,9 @@ def _show(comparison: Comparison) -> Console:
         )
         arms.add_row(arm.name, _told(arm.iqm, ".3g"), *figures, f"{len(arm.failed)} of {len(arm.outcomes)}")
     console.print(arms)
-    pairs = Table("first − second", "difference, paired", "P(first better)")
+    pairs = Table("first − second", "difference, paired", "P(first above)")
     for pair in comparison.pairs:
-        pairs.add_row(f"{pair.first.name} − {pair.second.name}", _told(pair.difference, "+.3g"), _told(pair.better, ".2f"))
+        pairs.add_row(f"{pair.first.name} − {pair.second.name}", _told(pair.difference, "+.3g"), _told(pair.above, ".2f"))
     console.print(pairs)
     for outcome in comparison.failed:
         console.print(f"{outcome.arm} seed {outcome.seed} has no result: {outcome.failure}", markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from quatrain.config import ConfigError, nearest
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.records import RunFolder, describe_environment
 from quatrain.diagnostics.report import Panel, Run, differing, drawn_panel, rounded, write_page
-from quatrain.diagnostics.statistics import Band, curve, interquartile_mean, paired, probability_better, profile
+from quatrain.diagnostics.statistics import Band, curve, interquartile_mean, paired, probability_above, profile
 
 ACCURACY = "accuracy"
 KINDS = ("last", "mean", "slope")
@@ -177,11 +177,11 @@ class Pair:
         return paired(values[0], values[1], (one, two) if one else None)
 
     @cached_property
-    def better(self) -> Estimate | None:
+    def above(self) -> Estimate | None:
         """Probability that a run of the first arm comes out above one of the second."""
         if not self.first.values or not self.second.values:
             return None
-        return probability_better(list(self.first.values.values()), list(self.second.values.values()))
+        return probability_above(list(self.first.values.values()), list(self.second.values.values()))
 
 
 class Comparison:
@@ -224,7 +224,7 @@ class Comparison:
                 for name, arm in self.arms.items()
             },
             "pairs": [
-                {"first": p.first.name, "second": p.second.name, "difference": _json(p.difference), "better": _json(p.better)}
+                {"first": p.first.name, "second": p.second.name, "difference": _json(p.difference), "above": _json(p.above)}
                 for p in self.pairs
             ],
         }
@@ -251,14 +251,17 @@ class Comparison:
         )
 
     def _curves(self) -> Iterator[dict[str, Any]]:
-        about = "Between the first evaluation and the last one it is measured on fewer problems."
-        own = Panel(f"{self.metric.name}", about if self.metric.name == ACCURACY else "", {self.metric.name: self.metric.name})
-        for panel in (own, *(panel for panel in CURVES if self.metric.name not in panel.metrics)):
-            (name,) = panel.metrics
-            found = [(number, arm.curve(Metric(name)), len(arm.values)) for number, arm in enumerate(self.arms.values())]
+        name, about = self.metric.name, "On problems never trained on; on fewer of them between the first and the last step."
+        if name == ACCURACY:
+            own = Panel("Held-out accuracy", about, {ACCURACY: "accuracy"}, unit="share")
+        else:
+            own = Panel(name, "", {name: name})
+        for panel in (own, *(panel for panel in CURVES if name not in panel.metrics)):
+            (shown,) = panel.metrics
+            found = [(number, arm.curve(Metric(shown)), len(arm.values)) for number, arm in enumerate(self.arms.values())]
             lines = [_line(number, *drawn, f"in the middle of {n} runs") for number, drawn, n in found if drawn]
             if lines:
-                yield drawn_panel(panel, lines, [name])
+                yield drawn_panel(panel, lines, [] if shown == ACCURACY else [shown])
 
     def _profiles(self) -> Iterator[dict[str, Any]]:
         values = [value for arm in self.arms.values() for value in arm.values.values()]

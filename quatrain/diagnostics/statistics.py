@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rliable.library import create_performance_profile, get_interval_estimates
-from rliable.metrics import aggregate_iqm, probability_of_improvement
+from rliable.metrics import aggregate_iqm
 from scipy.stats import t as student
 from scipy.stats import trim_mean
 
-from quatrain.diagnostics.evaluation import RESAMPLES, Estimate, Scores, difference
+from quatrain.diagnostics.evaluation import Estimate, Scores, difference
 
-FEWER_RESAMPLES = 2_000
-"""Of what takes long to compute: curves, profiles, and probabilities of improvement."""
+RESAMPLES = 2_000
+"""rliable's own number for profiles; each is a call of Python's."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ def interquartile_mean(values: Scores) -> Estimate:
     return _one(band, len(values))
 
 
-def probability_better(first: Scores, second: Scores) -> Estimate:
+def probability_above(first: Scores, second: Scores) -> Estimate:
     """P(a run of `first` > a run of `second`), ties counting half: the Mann-Whitney U over the number of pairs.
 
-    Source: arXiv:2108.13264 (rliable), section 4.3; both sides resampled by themselves.
+    Source: arXiv:2108.13264 (rliable), section 4.3; both sides resampled by themselves. Equal to rliable's, and faster.
     """
     first, second = _runs(first), _runs(second)
     pair = [first[:, None], second[:, None]]
-    band = _interval({"": pair}, lambda x, y: np.array([probability_of_improvement(x, y)]), FEWER_RESAMPLES)
+    band = _interval({"": pair}, lambda x, y: np.array([0.5 + np.sign(x - y.T).mean() / 2]), RESAMPLES)
     return _one(band, min(len(first), len(second)))
 
 
@@ -61,21 +61,16 @@ def profile(values: Scores, thresholds: Scores) -> Band:
 
     Source: arXiv:2108.13264 (rliable), section 4.2.
     """
-    scores = {"": _runs(values)[:, None]}
+    scores, above = {"": _runs(values)[:, None]}, lambda drawn, threshold: (drawn > threshold).mean(axis=0)
     with _seeded():
-        found, intervals = create_performance_profile(
-            scores,
-            np.asarray(thresholds),
-            custom_profile_func=lambda drawn, tau: (drawn > tau).mean(axis=0),
-            reps=FEWER_RESAMPLES,
-        )
+        found, intervals = create_performance_profile(scores, np.asarray(thresholds), custom_profile_func=above, reps=RESAMPLES)
     return Band(found[""], *intervals[""])
 
 
 def curve(values: Scores) -> Band:
     """The interquartile mean of `values` [runs, points] at each point."""
     scores = np.asarray(values, dtype=float)[:, None, :]
-    return _interval({"": scores}, lambda drawn: trim_mean(drawn[:, 0], 0.25, axis=0), FEWER_RESAMPLES)
+    return _interval({"": scores}, lambda drawn: trim_mean(drawn[:, 0], 0.25, axis=0), RESAMPLES)
 
 
 def paired(first: Scores, second: Scores, problems: tuple[Scores, Scores] | None = None) -> Estimate:

@@ -8,15 +8,13 @@ import json
 import os
 import platform
 import shutil
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from reproductions.rows.experiment import SEEDS, Place, arms
+from quatrain.experiment import carry_out
+from reproductions.rows.experiment import SEEDS, Place, arms, digits_of
 from reproductions.rows.results import RESULTS, read, summary
 
 
@@ -33,14 +31,13 @@ def main() -> None:
     wanted = [(name, seed) for seed in SEEDS for name in given.arms or order if (name, seed) not in known]
     for arm, seed in itertools.product(given.arms, SEEDS):
         shutil.rmtree(place.out(arm, seed), ignore_errors=True)
-    began = time.perf_counter()
-    place.prepare()
-    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        runs = {pool.submit(place.run, *pair): pair for pair in wanted}
-        for count, run in enumerate(as_completed(runs), 1):
-            done.append(run.result())
-            name, seed = runs[run]
-            console.print(f"{count}/{len(runs)}  {name} seed {seed}  {time.perf_counter() - began:.0f} s")
+    place.prepare(given.workers)
+    trials = [place.trial(*pair) for pair in wanted]
+    for trial, failure in carry_out(trials, given.workers, f"{len(wanted)} runs → {given.folder}"):
+        if failure:
+            console.print(f"{trial.arm.name} seed {trial.seed} has no result: {failure}", markup=False)
+        else:
+            done.append(digits_of(trial))
             done.sort(key=lambda r: (order.index(r["row"]), r["seed"]))
             write(done)
     for row in summary(read()["runs"]):

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import quatrain
 from quatrain.config import load, parse_setting
-from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder
-from quatrain.run import Result
+from quatrain.experiment import Arm, Trial, carry_out
 from quatrain.types import Origin
 from reproductions.rows.results import SAMPLES
 
@@ -70,45 +67,39 @@ class Place:
     def out(self, arm: str, seed: int) -> Path:
         return self.folder / f"{re.sub('[^a-z_0-9.]+', '-', arm)}-{seed}"
 
-    def prepare(self) -> None:
+    def prepare(self, workers: int) -> None:
         """Train the policies, unless they are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.task()
+        trials = []
         for name, right in IMITATION.items():
-            if not self.policy(name).is_dir():
-                update = {"lr": 1e-3, "schedule": "cosine", "warmup_steps": 10, "tokens_per_pass": 4096}
-                tree = {**SETTINGS, **SHOWN, "model": "tiny", "method": "sft", "steps": IMITATION_STEPS, "update": update}
-                self._carry_out(tree | {"task": self.task(right), "out": str(self.folder / name)})
+            update = {"lr": 1e-3, "schedule": "cosine", "warmup_steps": 10, "tokens_per_pass": 4096}
+            tree = {**SETTINGS, **SHOWN, "model": "tiny", "method": "sft", "steps": IMITATION_STEPS, "update": update}
+            trials.append(Trial(Arm(name, load(tree | {"task": self.task(right)})), 0, self.folder / name))
+        for trial, failure in carry_out(trials, workers, f"the policies to start from → {self.folder}"):
+            if failure:
+                raise RuntimeError(f"{trial.arm.name} has no result: {failure}")
 
-    def tree(self, arm: str, seed: int) -> dict[str, Any]:
-        """The settings of one run, by what the row reads."""
+    def trial(self, arm: str, seed: int) -> Trial:
+        """One run, with settings by what the row reads."""
         name, *settings = arm.split()
         method = quatrain.method(name)
         tree = {**SETTINGS, **({} if Origin.POLICY in method.origins else SHOWN)}
         if "logp_teacher" in method.needs:
             tree["teacher"] = {"model": str(self.policy("teacher"))}
         whole = {"name": name, "settings": dict(map(parse_setting, settings))}
-        own = {"method": whole, "model": str(self.policy("start")), "task": self.task(), "seed": seed}
-        return tree | own | {"out": str(self.out(arm, seed))}
+        own = {"method": whole, "model": str(self.policy("start")), "task": self.task()}
+        return Trial(Arm(arm, load(tree | own)), seed, self.out(arm, seed))
 
-    def run(self, arm: str, seed: int) -> dict[str, Any]:
-        """Train one arm with one seed, or take up what is there: what is right of each problem before and after, a digit each."""
-        result = self._carry_out(self.tree(arm, seed))
-        out: dict[str, Any] = {"row": arm, "seed": seed}
-        records = RunFolder(result.folder).evaluations.read()
-        for when, record in (("before", records[0]), ("after", records[-1])):
-            out[when] = digits(record["scores"], SAMPLES)
-            out |= {f"ranked_{when}": digits(record["ranked"], 2)} if "ranked" in record else {}
-        return out
 
-    @staticmethod
-    def _carry_out(tree: dict[str, Any]) -> Result:
-        """Silently; a run that was begun goes on."""
-        folder = Path(tree["out"])
-        with Progress(0, "", console=Console(quiet=True)) as progress:
-            return (
-                quatrain.resume(folder, progress=progress) if folder.exists() else quatrain.train(load(tree), progress=progress)
-            )
+def digits_of(trial: Trial) -> dict[str, Any]:
+    """What is right of each problem before and after a run, a digit each."""
+    out: dict[str, Any] = {"row": trial.arm.name, "seed": trial.seed}
+    records = RunFolder(trial.path).evaluations.read()
+    for when, record in (("before", records[0]), ("after", records[-1])):
+        out[when] = digits(record["scores"], SAMPLES)
+        out |= {f"ranked_{when}": digits(record["ranked"], 2)} if "ranked" in record else {}
+    return out
 
 
 def problems(right: float) -> list[dict[str, str]]:
