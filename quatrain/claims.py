@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from quatrain.config import ConfigError, Section, load, merge, nearest, read_yaml, validated
+from quatrain.config import ConfigError, Section, merge, nearest, read_yaml, validated
 from quatrain.diagnostics.comparison import Comparison, Metric, Pair
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.records import plain, write_atomic
@@ -121,7 +121,7 @@ class Place:
         claim = self.read()
         seeds, changes = (claim.quick.seeds, {"steps": claim.quick.steps}) if quick else (claim.seeds, {})
         trees = {name: self._found(merge(merge(claim.settings, own), changes)) for name, own in claim.arms.items()}
-        return Experiment(tuple(Arm(name, load(tree)) for name, tree in trees.items()), tuple(range(seeds)), out)
+        return Experiment(tuple(Arm.of(name, tree) for name, tree in trees.items()), tuple(range(seeds)), out)
 
     def write(self, comparison: Comparison, verdicts: list[Verdict]) -> None:
         """Keep what a full run came to beside the claim."""

@@ -9,14 +9,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from rich.console import Console
@@ -27,6 +27,8 @@ from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, write_atomic
 from quatrain.diagnostics.report import differing
 from quatrain.errors import StoppedRun
+from quatrain.methods import method as find_method
+from quatrain.objective import Method
 from quatrain.rewards.judge import verifier
 from quatrain.run import check, resume, train
 
@@ -42,6 +44,22 @@ class Arm:
 
     name: str
     config: RunConfig
+
+    @classmethod
+    def of(cls, name: str, tree: Mapping[str, Any], settings: Sequence[str] = ()) -> Self:
+        """The arm that `tree` describes, with ``key=value`` settings on top; an error names it."""
+        try:
+            return cls(name, load(tree, settings))
+        except ConfigError as error:
+            raise ConfigError(f"arm {name}: {error}") from None
+
+    @property
+    def method(self) -> Method:
+        """Its method, with its settings; raises ConfigError where there is no such thing."""
+        try:
+            return find_method(self.config.method.name).with_settings(self.config.method.settings)
+        except ConfigError as error:
+            raise ConfigError(f"arm {self.name}: {error}") from None
 
 
 @dataclass(frozen=True)

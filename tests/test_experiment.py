@@ -241,7 +241,11 @@ def test_a_claim_is_run_and_its_full_run_kept(tmp_path: Path, claims: Path):
         ({"seeds": 1}, "seeds = 1", "greater than or equal to 2"),
         ({"metric": "entropy:first"}, "'entropy:first' is not NAME or NAME:KIND", "last"),
         ({"comparisons": []}, "comparisons = []", "at least 1 item"),
-        ({"comparisons": [{"better": "one", "than": "otter", "smallest_effect": 0}]}, "an arm 'otter'", "did you mean other?"),
+        (
+            {"comparisons": [{"better": "one", "than": "otter", "smallest_effect": 0}]},
+            "an arm 'otter'",
+            "did you mean other or one?",
+        ),
         ({"arms": {"one": {"method": "rloo"}, "other": {"method": "rlo"}}}, "arm other: ", "rloo"),
         ({"arms": {"one": {"steps": 2}, "other": {"stepz": 2}}}, "arm other: ", "did you mean steps?"),
     ],

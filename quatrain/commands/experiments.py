@@ -13,19 +13,19 @@ from rich.table import Table
 
 from quatrain.claims import Place, find_claims, judge, together
 from quatrain.commands.running import asked, recipe
-from quatrain.config import ConfigError, TeacherConfig, load, nearest
+from quatrain.config import ConfigError, TeacherConfig, nearest
 from quatrain.diagnostics.comparison import ACCURACY, Comparison, Metric, Outcome
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.records import plain, write_atomic
 from quatrain.experiment import Arm, Experiment
-from quatrain.methods import method
 from quatrain.recipes import RECIPES
 
 
 def compare(given: Namespace) -> bool:
     """Train all arms with all seeds and show how they stand; whether a run failed."""
     metric = Metric.parse(given.metric)
-    arms = [_arm(text, given) for text in given.arms]
+    budget = _budget(given.budget)
+    arms = [_arm(text, given, budget) for text in given.arms]
     if given.teacher and not any(arm.config.teacher.model for arm in arms):
         raise ConfigError(f"--teacher {given.teacher}: no arm learns from a teacher; leave it out, or add one that does")
     steps = {arm.name: arm.config.steps for arm in arms}
@@ -69,19 +69,15 @@ def reproduce(given: Namespace) -> bool:
     return bool(comparison.failed)
 
 
-def _arm(text: str, given: Namespace) -> Arm:
+def _arm(text: str, given: Namespace, budget: list[str]) -> Arm:
     """``NAME,key=value,…`` with the options that all arms share; its own settings come last, and then the budget."""
     name, *own = re.split(r",(?=[\w.]+=)", text)
-    tree = recipe(name) if name in RECIPES or name.endswith((".yaml", ".yml")) else {"method": name}
-    tree, settings = asked(tree, given)
-    try:
-        config = load(tree, [*settings, *own, *_budget(given.budget)])
-        reads = method(config.method.name).with_settings(config.method.settings).needs
-    except ConfigError as error:
-        raise ConfigError(f"arm {text}: {error}") from None
-    if given.teacher and config.teacher.model == given.teacher and "logp_teacher" not in reads:
-        config = config.model_copy(update={"teacher": TeacherConfig()})  # it is for the arms that have a use for it
-    return Arm(text, config)
+    tree, settings = asked(recipe(name) if name in RECIPES or name.endswith((".yaml", ".yml")) else {"method": name}, given)
+    arm = Arm.of(text, tree, [*settings, *own, *budget])
+    reads_teacher = "logp_teacher" in arm.method.needs
+    if given.teacher and arm.config.teacher.model == given.teacher and not reads_teacher:
+        return Arm(text, arm.config.model_copy(update={"teacher": TeacherConfig()}))  # it is for the arms that have a use for it
+    return arm
 
 
 def _budget(text: str | None) -> list[str]:

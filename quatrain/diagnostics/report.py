@@ -325,6 +325,7 @@ def _evaluation_panels(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
 
 
 def drawn_panel(panel: Panel, lines: list[dict[str, Any]], metrics: list[str]) -> dict[str, Any]:
+    """A panel with its lines, as the page's script reads it."""
     return {
         "title": panel.title,
         "about": panel.about,
