@@ -367,6 +367,8 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
+        "flowrl": "TRL has no learned log Z, and verl none in its package.",
+        "flowrl:code": "TRL has no learned log Z, and verl none in its package.",
         "prime": "verl's package has its verifiers, and neither has its process reward.",
         "luffy": "Neither mixes demonstrations into a group.",
         "luffy:code": "Neither mixes demonstrations into a group.",

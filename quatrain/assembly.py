@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
 from quatrain.objective import Method, check, missing
 from quatrain.objective.composition import Given
+from quatrain.objective.terms import Target
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
 from quatrain.prompts import Problem, Task, Template, open_task, resolve_template
@@ -31,7 +32,7 @@ from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 
 PROVIDED = frozenset(
     {"reward", "reward_greedy", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
-    | {"entropy", "values"}
+    | {"entropy", "values", "log_z"}
 )
 """Fields of a batch that a run of this kind can fill."""
 OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "entropy"})
@@ -119,6 +120,7 @@ def _given(config: RunConfig, method: Method, problems: Sequence[Problem]) -> se
     has: dict[Given, bool] = {
         "reference": config.reference.model != "none",
         "critic": "value" in method.targets,
+        "partition": "log_z" in method.targets,
         "teacher": config.teacher.model is not None,
         "groups": config.group_size > 1,
         "demonstrations": any(p.worked is not None for p in problems),
@@ -163,8 +165,8 @@ def open_run(path: Path) -> tuple[Plan, RunFolder]:
     return plan(load(read_yaml(folder.config))), folder
 
 
-def load_policy(config: RunConfig, *, critic: bool = False) -> CausalLM:
-    """The policy of `config`, at its start."""
+def load_policy(config: RunConfig, targets: Collection[Target] = ()) -> CausalLM:
+    """The policy of `config`, at its start, with a head for each of a method's `targets` that needs one."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if config.threads:
@@ -174,7 +176,8 @@ def load_policy(config: RunConfig, *, critic: bool = False) -> CausalLM:
         model,
         tokenizer,
         lora=config.model.lora,
-        critic=critic,
+        critic="value" in targets,
+        partition="log_z" in targets,
         gradient_checkpointing=config.update.gradient_checkpointing,
         seed=config.seed,
     )

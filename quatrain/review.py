@@ -89,7 +89,7 @@ def replay(path: Path, step: int, *, tokens: int = 12) -> Replayed:
         raise ConfigError(f"the run {path} has no recorded step {step}: {known}")
     with Progress(0, f"replaying step {step} of {path}") as progress:
         with progress.stage(f"loading {planned.config.model.name}"):
-            policy = load_policy(planned.config, critic="value" in planned.method.targets)
+            policy = load_policy(planned.config, planned.method.targets)
         learner = make_learner(planned, folder, policy)
         checkpoints = Checkpoints(folder.checkpoints)
         found = checkpoints.newest(progress.note, at_most=step - 1)

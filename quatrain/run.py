@@ -174,7 +174,7 @@ class Run:
             for note in planned.notes:
                 progress.note(note)
             with progress.stage(f"loading {config.model.name}"):
-                policy = load_policy(config, critic="value" in planned.method.targets)
+                policy = load_policy(config, planned.method.targets)
             yield cls(planned, folder, progress, policy, judge, trackers)
 
     def restore(self) -> int:

@@ -157,6 +157,8 @@ class Batch:
     """[B, T] log-probability under a process reward model that is a language model."""
     entropy: Tensor | None = None
     """[B, T] the policy's entropy in the state in which the action was taken, as the current forward pass knows it."""
+    log_z: Tensor | None = None
+    """[B] log Z of the sequence's prompt, as the current forward pass knows it."""
     values: Tensor | None = None
     """[B, T] the critic's value of the state in which the action was taken, at the start of the update."""
     version: Tensor | None = None
@@ -222,7 +224,7 @@ class Batch:
         return replace(self, **changes)
 
 
-_PER_SEQUENCE = frozenset({"reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"})
+_PER_SEQUENCE = frozenset({"log_z", "reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"})
 
 
 def collate(groups: Sequence[Group]) -> Batch:

@@ -16,6 +16,7 @@ RUNS = {
     "one term, four updates": {"method": "dapo", "update__epochs": 2, "update__minibatches": 2},
     "a reference, its weights on disk": {"method": "grpo", "reference__placement": "swap"},
     "a critic": {"method": "ppo", "method.entropy.coefficient": 0.01},
+    "a learned log Z": {"method": "flowrl"},
     "LoRA": {"method": "grpo", "model": {"name": "tiny", "lora": {"rank": 4}}},
     "demonstrations": {"method": "sft"},
 }
@@ -72,14 +73,14 @@ def test_the_factors_multiply_to_the_weight(run: Path, replayed: list[Replayed])
         assert 0 < len(again.tokens) <= int(batch["action"].sum())
         pulls = [token.pull for token in again.tokens]
         assert pulls == sorted(pulls, reverse=True)
-        moves = any(term.norm for term in again.terms if term.name not in ("value", "entropy"))
+        moves = any(term.norm for term in again.terms if term.name not in ("value", "entropy", "partition"))
         assert sum(pulls) == pytest.approx(float(moves), abs=1e-4)
         for token in again.tokens:
             share, mask, advantage, ratio = token.factors
             assert token.logp < 0
             assert 0 < share < 1
             assert (mask, ratio) == (1, pytest.approx(1, abs=1e-3)), "before its update a policy is where it was"
-            if len(again.terms) == 1 or again.terms[1].norm == 0 or again.terms[1].name in ("value", "entropy"):
+            if len(again.terms) == 1 or again.terms[1].norm == 0 or again.terms[1].name in ("value", "entropy", "partition"):
                 assert token.weight == pytest.approx(share * mask * advantage * ratio, rel=1e-4, abs=1e-9)
 
 

@@ -166,6 +166,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a reference on disk": {"method": "grpo", "reference.placement": "swap", "checkpoint.every": 2},
     "a reference in memory": {"method": "grpo", "checkpoint.every": 3, "checkpoint.keep": 1},
     "no checkpoint": {"method": "dapo", "update.minibatches": 2, "evaluate.problems": 2},
+    "a learned log Z": {"method": "flowrl", "update.epochs": 2, "checkpoint.every": 2},
     "demonstrations": {"method": "sft", "update.schedule": "linear", "checkpoint.every": 1},
 }
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quatrain.types import Batch, Group, Origin, Prompt, Trajectory, collate
 
-PER_SEQUENCE = ["reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"]
+PER_SEQUENCE = ["log_z", "reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"]
 PER_TOKEN = [f.name for f in fields(Batch) if f.name not in PER_SEQUENCE]
 
 

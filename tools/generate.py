@@ -28,7 +28,17 @@ from quatrain.config import RunConfig
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.methods.families import FAMILIES, base, by_family
-from quatrain.objective import EntropyBonus, ValueLoss, advantages, denominators, likelihoods, masks, preferences, reductions
+from quatrain.objective import (
+    EntropyBonus,
+    PartitionLoss,
+    ValueLoss,
+    advantages,
+    denominators,
+    likelihoods,
+    masks,
+    preferences,
+    reductions,
+)
 from quatrain.objective.composition import findings
 from quatrain.objective.part import meanings
 from quatrain.objective.rules import RULES, Rule
@@ -488,7 +498,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/parts/preferences.md": parts_page("Preferences", preferences),
     "docs/parts/likelihoods.md": parts_page("Likelihoods", likelihoods),
     "docs/parts/reductions.md": parts_page("Reductions", reductions),
-    "docs/parts/terms.md": parts_page("Further terms", sys.modules[EntropyBonus.__module__], [EntropyBonus, ValueLoss]),
+    "docs/parts/terms.md": parts_page(
+        "Further terms", sys.modules[EntropyBonus.__module__], [EntropyBonus, ValueLoss, PartitionLoss]
+    ),
     "docs/reference/settings.md": settings,
     "docs/reference/command-line.md": command_line,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,18 @@ from rich.table import Table
 from quatrain.config import ConfigError
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, NoFixedPoint, World, distance, estimate, fixed_point, unfit
 from quatrain.methods import METHODS, id_of, method
-from quatrain.objective import Constant, Current, Method, Relative, StayClose, Term
+from quatrain.objective import (
+    Constant,
+    Current,
+    FlowBalance,
+    Method,
+    PartitionLoss,
+    PerSequence,
+    Relative,
+    Sequence,
+    StayClose,
+    Term,
+)
 from quatrain.types import Origin
 
 GROUP = 4
@@ -37,11 +48,22 @@ def _sum(scale: str, *losses: str) -> Method:
     return Method(Term(denominator=Current(), advantage=advantage, reduce=Constant()), *terms)
 
 
+def _flow(pool: str, scale: str) -> Method:
+    """The balance of a flow whose log-ratios are added up or averaged, on-policy; the raw reward, or over the deviation."""
+    reward = Relative(baseline="none") if scale == "none" else Relative(scale=scale)  # type: ignore[arg-type]
+    balance = FlowBalance(beta=1 / BETA, pool=pool, of=reward)  # type: ignore[arg-type]
+    term = Term(denominator=Current(), advantage=balance, likelihood=Sequence(), reduce=PerSequence())
+    return Method(term, PartitionLoss(denominator=Current(), advantage=balance))
+
+
 WAYS: dict[str, tuple[Method, float]] = {
     "k1 in the reward": (_sum("none"), BETA),
     "k1 in the reward, then over the deviation": (_sum("group"), BETA),
     **{f"{k} as a loss": (_sum("none", k), 0.0) for k in ESTIMATORS},
     **{f"{k} as a loss, the reward over the deviation": (_sum("group", k), 0.0) for k in ESTIMATORS},
+    "a flow balance": (_flow("sum", "none"), 0.0),
+    "a flow balance, the reward over the deviation": (_flow("sum", "group"), 0.0),
+    "a flow balance, log-ratios over the length": (_flow("mean", "none"), 0.0),
 }
 """How a KL penalty comes in: the method, and the weight of the penalty in its reward."""
 
@@ -67,7 +89,7 @@ def oracle(given: Namespace) -> None:
         Path(given.json).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
-def measure(rows: Mapping[str, Method], staleness: Sequence[int]) -> dict[str, Any]:
+def measure(rows: Mapping[str, Method], staleness: list[int]) -> dict[str, Any]:
     """The estimates that `rows` make at each `staleness`, and why some are not measured; as JSON."""
     fit = {name: row for name, row in rows.items() if not unfit(row)}
     return {
@@ -101,12 +123,12 @@ def measure_fixed_points(rows: Mapping[str, Method]) -> dict[str, list[float | N
     }
 
 
-_WORLDS = (ONE_TOKEN, TINY.of(0))
+_WORLDS = (ONE_TOKEN.flowing(), TINY.of(0).flowing())
 
 
 def _distance(way: Method, world: World, folded: float) -> float | None:
     try:
-        return _rounded(distance(fixed_point(way, world, GROUP, folded), world.posterior(BETA)))
+        return _rounded(distance(fixed_point(way, world, GROUP, folded).probability, world.posterior(BETA)))
     except NoFixedPoint:
         return None
 
@@ -114,16 +136,17 @@ def _distance(way: Method, world: World, folded: float) -> float | None:
 def unfollowed(row: Method) -> str:
     """Why the fixed point of `row` is not found; empty where it is. Of rated answers there are pairs, and no critic of them."""
     if row.origins != {Origin.RATED}:
-        return unfit(row)
+        return unfit(row, _WORLDS[0])
     if row.reads:
         return f"compares with {' and '.join(sorted(origin.value for origin in row.reads))} trajectories"
     return "needs values, which pairs of rated answers do not have" if "values" in row.needs else ""
 
 
 def _weighted(row: Method) -> Method:
-    """`row` with the weight of its KL penalty set to BETA: that of a term, of the reward, or of a preference's loss."""
+    """`row` with the weight of its KL penalty set to BETA: that of a term, of the reward, of a preference's loss, or the reward's
+    against it set to 1/BETA."""
     weights = [name for name, _ in row.numbers() if re.search(r"(^|\.)(kl|kl\.coefficient|beta|tau)$", name)]
-    return row.with_settings(dict.fromkeys(weights, BETA))
+    return row.with_settings(dict.fromkeys(weights, 1 / BETA if "log_z" in row.needs else BETA))
 
 
 def _rounded(value: float) -> float:

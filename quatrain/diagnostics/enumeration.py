@@ -51,6 +51,8 @@ class World:
     reward: Float[Tensor, "P N"]
     longest: int
     """Tokens of the longest answer; after so many it is cut."""
+    log_z: Float[Tensor, "P"] | None = None
+    """What was learned of log Z of each prompt; None where nothing is learned of it."""
 
     @cached_property
     def answers(self) -> tuple[tuple[int, ...], ...]:
@@ -138,7 +140,8 @@ class World:
         prompt = torch.arange(len(self.reward))[:, None].expand(self.reward.shape)
         greedy = self.reward.gather(1, self.probability.argmax(1, keepdim=True))
         every_token = torch.zeros_like(self.logp, dtype=torch.int64)
-        return {
+        learned = {} if current.log_z is None else {"log_z": current.log_z[:, None].expand(self.reward.shape)}
+        return learned | {
             "tokens": self.tokens.expand(self.logp.shape),
             "action": self.action.expand(self.logp.shape),
             "logp_old": self.logp,
@@ -157,11 +160,16 @@ class World:
     def of(self, prompt: int) -> Self:
         """The world of one prompt."""
         one = slice(prompt, prompt + 1)
-        return replace(self, logits=self.logits[one], reference=self.reference[one], reward=self.reward[one])
+        log_z = None if self.log_z is None else self.log_z[one]
+        return replace(self, logits=self.logits[one], reference=self.reference[one], reward=self.reward[one], log_z=log_z)
 
-    def at(self, logits: Float[Tensor, "P S V"]) -> Self:
-        """With another policy."""
-        return replace(self, logits=logits)
+    def at(self, logits: Float[Tensor, "P S V"], log_z: Float[Tensor, "P"] | None = None) -> Self:
+        """With another policy, and another log Z if one is given."""
+        return replace(self, logits=logits, log_z=self.log_z if log_z is None else log_z)
+
+    def flowing(self) -> Self:
+        """With a log Z to be learned, 0 at the start."""
+        return replace(self, log_z=torch.zeros_like(self.reward[:, 0]))
 
     def after(self, updates: int) -> Self:
         """With the policy that `updates` steps along the exact gradient lead to."""
@@ -177,6 +185,10 @@ class World:
     def posterior(self, beta: float) -> Float[Tensor, "P N"]:
         """π_ref·exp(r/β)/Z of each answer, which maximizes E[R] − β·KL(π‖π_ref) (arXiv:2205.11275)."""
         return (self.logp_ref.sum(2) + self.reward / beta).softmax(1)
+
+    def log_partition(self, beta: float) -> Float[Tensor, "P"]:
+        """log Z of the posterior."""
+        return (self.logp_ref.sum(2) + self.reward / beta).logsumexp(1)
 
 
 def _tree(*go_on: tuple[float, ...]) -> Float[Tensor, "P S 2"]:
@@ -257,6 +269,11 @@ def estimates(
     method: Estimator, sampler: World, current: World, group: int
 ) -> tuple[Float[Tensor, "K P S V"], Float[Tensor, "K"]]:
     """The gradient that `method` estimates at `current` from each batch that `sampler` can give, and the batch's probability."""
+    (found, _), probability = _estimates(method, sampler, current, group)
+    return found, probability
+
+
+def _estimates(method: Estimator, sampler: World, current: World, group: int) -> tuple[Gradients, Float[Tensor, "K"]]:
     answer, probability = _batches(sampler.probability, group)
     prompt = torch.arange(len(sampler.reward)).repeat_interleave(group)
     return _gradients(method, sampler, current, prompt, answer, {}), probability
@@ -267,12 +284,21 @@ def pair_estimates(method: Estimator, sampler: World, current: World) -> tuple[F
 
     The preferred one has the reward 1, the other 0; the preference is drawn with the probability σ(r⁺ − r⁻) (Bradley–Terry).
     """
+    (found, _), probability = _pair_estimates(method, sampler, current)
+    return found, probability
+
+
+def _pair_estimates(method: Estimator, sampler: World, current: World) -> tuple[Gradients, Float[Tensor, "K"]]:
     (chance,), (reward,) = sampler.probability, sampler.reward
     answer = torch.cartesian_prod(*[torch.arange(len(reward))] * 2)
     first, second = answer.T
     probability = 2 * chance[first] * chance[second] * torch.sigmoid(reward[first] - reward[second])
     labels = {"reward": torch.tensor([1.0, 0.0]).double(), "origin": torch.full((2,), Origin.RATED.code)}
     return _gradients(method, sampler, current, torch.zeros(2, dtype=torch.int64), answer, labels), probability
+
+
+Gradients = tuple[Float[Tensor, "K P S V"], Float[Tensor, "K P"]]
+"""By the policy's logits, and by log Z of each prompt; 0 where nothing is learned."""
 
 
 def _gradients(
@@ -282,7 +308,7 @@ def _gradients(
     prompt: Int[Tensor, "B"],
     answer: Int[Tensor, "K B"],
     labels: dict[str, Float[Tensor, "B"] | Int[Tensor, "B"]],
-) -> Float[Tensor, "K P S V"]:
+) -> Gradients:
     """From each batch of answers to `prompt`, all of which have the `labels`."""
     known = sampler.fields(current)
     missing = sorted(method.needs - set(known))
@@ -292,12 +318,15 @@ def _gradients(
     fields |= {name: label.expand(answer.shape) for name, label in labels.items()}
     logp = current.logp[prompt, answer]
     gradient = torch.zeros(len(answer), *current.logits.shape, dtype=torch.float64)
+    of_log_z = torch.zeros(len(answer), len(current.logits), dtype=torch.float64)
     for k in range(len(answer)):
         weights = method.bind(Batch(**{name: field[k] for name, field in fields.items()})).weights(logp[k])
         for weight, scores in ((weights.logp, current.scores), (weights.entropy, current.entropy_scores)):
             if weight is not None:
                 gradient[k].index_add_(0, prompt, torch.einsum("bt,btsv->bsv", weight, scores[prompt, answer[k]]))
-    return gradient
+        if weights.log_z is not None:
+            of_log_z[k].index_add_(0, prompt, weights.log_z)
+    return gradient, of_log_z
 
 
 def _batches(probability: Float[Tensor, "P N"], group: int) -> tuple[Int[Tensor, "K B"], Float[Tensor, "K"]]:
@@ -317,10 +346,10 @@ class NoFixedPoint(ValueError):
     """A search for a fixed point was given up."""
 
 
-def fixed_point(method: Estimator, world: World, group: int = 4, folded: float = 0.0) -> Float[Tensor, "P N"]:
-    """π of each answer where `method` comes to stand if it ascends its expected gradient, always on-policy.
+def fixed_point(method: Estimator, world: World, group: int = 4, folded: float = 0.0) -> World:
+    """Where `method` comes to stand if it ascends its expected gradient, always on-policy, from `world`.
 
-        θ ← θ + rate · E[g] / visits
+        θ ← θ + rate · E[g] / visits;  log Z ← log Z + rate · E[g]
 
     Dividing by how often a choice is made (the natural gradient of a softmax) moves no fixed point and makes all parameters
     equally fast; the rate halves where the gradient turns back. `folded` is the weight of a KL penalty in the reward. What learns
@@ -330,19 +359,22 @@ def fixed_point(method: Estimator, world: World, group: int = 4, folded: float =
     Raises:
         NoFixedPoint: it does not come to stand.
     """
-    here, rate, before = world, 0.1, torch.zeros_like(world.logits)
+    here, rate, before = world, 0.1, torch.zeros(())
     for _ in range(PATIENCE):
         if method.origins == {Origin.RATED}:
             sampler = world.at(world.reference)
-            found, probability = pair_estimates(method, sampler, here)
+            found, probability = _pair_estimates(method, sampler, here)
         else:
             sampler = here.fold(folded) if folded else here
-            found, probability = estimates(method, sampler, here, group)
-        ascent = torch.tensordot(probability, found, 1) / sampler.visits
+            found, probability = _estimates(method, sampler, here, group)
+        policy, log_z = (torch.tensordot(probability, gradient, 1) for gradient in found)
+        policy = policy / sampler.visits
+        ascent = torch.cat([policy.flatten(), log_z])
         rate *= 0.5 if (ascent * before).sum() < 0 else 1.2
-        here, before = here.at(here.logits + rate * ascent), ascent
+        before = ascent
+        here = here.at(here.logits + rate * policy, None if here.log_z is None else here.log_z + rate * log_z)
         if (rate * ascent).abs().max() < 1e-10 or here.probability.amax(1).min() > 1 - 1e-12:
-            return here.probability
+            return here
     raise NoFixedPoint(f"the expected gradient does not come to stand in {PATIENCE} steps")
 
 

@@ -102,6 +102,8 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Learning rate", "", {"update/lr": "lr"}, unit="scientific"),
             Panel("Value loss", "Of the critic.", {"value/loss": "loss"}, smooth=True),
+            Panel("Flow balance", "The mean square of what is out of balance.", {"flow/residual": "residual"}, smooth=True),
+            Panel("log Z", "What the head says, the mean over prompts.", {"flow/log_z": "log Z"}, smooth=True),
             Panel("Process reward model", "Its gradient before clipping.", {"process/grad_norm": "norm"}, smooth=True),
         ),
     ),

@@ -28,6 +28,7 @@ from quatrain.objective import (
     EntropyBonus,
     Everywhere,
     Filtered,
+    FlowBalance,
     Gated,
     GeometricClip,
     GeometricMean,
@@ -39,6 +40,7 @@ from quatrain.objective import (
     Old,
     One,
     OverGreedy,
+    PartitionLoss,
     PerCreditedToken,
     PerGroup,
     PerSequence,
@@ -84,6 +86,15 @@ def _preference(score: str, loss: Logistic | Squared | Hinge) -> Term:
         likelihood=Sequence(),
         reduce=SumPerGroup(),
         on=_RATED,
+    )
+
+
+def _flow(mask: Cap | Everywhere) -> tuple[Term, PartitionLoss]:
+    """Both halves of one squared residual."""
+    balance = FlowBalance(beta=15.0, pool="mean", of=_Z_SCORE)
+    return (
+        Term(mask=mask, denominator=Old(), advantage=balance, likelihood=Sequence(), reduce=PerSequence()),
+        PartitionLoss(mask=mask, denominator=Old(), advantage=balance, reduce=PerSequence()),
     )
 
 
@@ -428,6 +439,21 @@ METHODS: dict[str, Method] = {
         aka=("value_augmented_ppo",),
         note="The paper does not print the critic's loss or its coefficient; they are PPO's. Training the critic "
         "first is a matter of the recipe.",
+    ),
+    "flowrl": Method(
+        *_flow(Cap(low=0.8, high=1.2)),
+        paper="arXiv:2509.15207",
+        claim="Answers in proportion to exp(β·r) in the place of the best one alone: more ways to be right are kept.",
+        aka=("flow_rl", "flow_balance"),
+        note="ε = 0.2, the mean over the minibatch's answers and the unbiased deviation are those of its code. The gradient "
+        "of log Z reaches the model, as there; its network reads all tokens of the prompt (the code leaves out the last) "
+        "and has no dropout, as a policy is scored as it acts. It starts at log Z = 0.",
+    ),
+    "flowrl:code": Method(
+        *_flow(Everywhere()),
+        paper="arXiv:2509.15207",
+        claim="What its first release computes: the ratio of whole answers without bounds as the weight.",
+        note="A later version caps the ratio at 10.",
     ),
     "prime": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=ImplicitProcess(beta=0.05), reduce=PerToken()),

@@ -13,6 +13,7 @@ FAMILIES: dict[str, str] = {
     "Token ratios": "several updates per batch: each token's ratio to the policy at the start is clipped, capped or gated",
     "Sequence ratios": "the same with one ratio for a whole answer",
     "Critics": "a learned value says which token deserves the reward",
+    "Flow balance": "answers as probable as the reward makes them, in the place of the best one; log Z of the prompt is learned",
     "Process rewards": "a language model that learns from outcomes alone rewards each token",
     "Off-policy": "the ratio is to the policy that acted: another engine's, or stale weights",
     "Distillation": "a teacher judges each token of the policy's own answers",
@@ -34,6 +35,8 @@ def family(row: Method) -> str:
         return "Mixed"
     if "logp_teacher" in row.needs:
         return "Distillation"
+    if "log_z" in row.needs:
+        return "Flow balance"
     if advantage in (ImplicitProcess, Verified):
         return "Process rewards"
     if mask is Corrected or denominator is Rollout:

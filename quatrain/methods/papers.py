@@ -127,6 +127,15 @@ PAPERS: dict[str, Paper] = {
         2026,
         booktitle="International Conference on Learning Representations",
     ),
+    "arXiv:2509.15207": Paper(
+        "{FlowRL}: Matching Reward Distributions for {LLM} Reasoning",
+        "Zhu, Xuekai and Cheng, Daixuan and Zhang, Dinghuai and Li, Hengli and Zhang, Kaiyan and Jiang, Che and Sun, Youbang "
+        "and Hua, Ermo and Zuo, Yuxin and Lv, Xingtai and Zhang, Qizheng and Chen, Lin and Shao, Fanghao and Xue, Bo and Song, "
+        "Yunchong and Yang, Zhenjie and Cui, Ganqu and Ding, Ning and Gao, Jianfeng and Liu, Xiaodong and Zhou, Bowen and Mei, "
+        "Hongyuan and Lin, Zhouhan",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
     "arXiv:2602.02710": Paper(
         "Maximum Likelihood Reinforcement Learning",
         "Tajwar, Fahim and Zeng, Guanning and Zhou, Yueer and Song, Yuda and Arora, Daman and Jiang, Yiding and Schneider, "

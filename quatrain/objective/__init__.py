@@ -7,6 +7,7 @@ from quatrain.objective.advantages import (
     BetaNormalized,
     ByEntropy,
     Filtered,
+    FlowBalance,
     Gated,
     ImplicitProcess,
     LengthAdaptiveGAE,
@@ -46,7 +47,7 @@ from quatrain.objective.method import Method, difference
 from quatrain.objective.part import View
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
 from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
-from quatrain.objective.terms import EntropyBonus, Term, ValueLoss
+from quatrain.objective.terms import EntropyBonus, PartitionLoss, Term, ValueLoss
 
 __all__ = [
     "GAE",
@@ -68,6 +69,7 @@ __all__ = [
     "Everywhere",
     "Filtered",
     "Finding",
+    "FlowBalance",
     "Gated",
     "GeometricClip",
     "GeometricMean",
@@ -80,6 +82,7 @@ __all__ = [
     "Old",
     "One",
     "OverGreedy",
+    "PartitionLoss",
     "PerCreditedToken",
     "PerGroup",
     "PerSequence",

@@ -504,6 +504,56 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class FlowBalance:
+    """The slope of a squared residual that is 0 where answers are as probable as the reference and the reward make them.
+
+        Â = −2δ/n;  δ = log Z(x) + s − beta·r̂,  s = 1/n · log π_θ(y)/π_ref(y),  n = |y| or 1
+
+    Source: arXiv:2509.15207 (FlowRL), eq. 6; with the sum: arXiv:2201.13259 (trajectory balance).
+
+    Where δ = 0 for all answers y to x and n = 1, π_θ = π_ref·exp(beta·r̂)/Z. Z is learned, by PartitionLoss.
+    """
+
+    beta: PositiveFloat = 15.0
+    """How much of a reward goes into the logarithm of an answer's probability."""
+    pool: Literal["mean", "sum"] = "mean"
+    """Whether an answer's log-ratio is the mean over its tokens, so that n = |y|, or their sum."""
+    of: Any = Relative(scale="group")
+    """The reward r̂: an advantage, whose mean over the answer's tokens is taken."""
+    live: ClassVar[bool] = True
+
+    @property
+    def scope(self) -> Scope:
+        return self.of.scope
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"logp_ref", "log_z"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        return (-2 * self.residual(view) / self.divisor(view)).expand(view.action.shape)
+
+    def divisor(self, view: View) -> Float[Tensor, "B 1"]:
+        """n, by which an action's log-probability counts less than log Z does."""
+        return view.length if self.pool == "mean" else torch.ones_like(view.length)
+
+    def residual(self, view: View) -> Float[Tensor, "B 1"]:
+        """δ."""
+        assert view.batch.logp_ref is not None
+        assert view.batch.log_z is not None
+        log_ratio = view.mean(view.current().double() - view.batch.logp_ref) * (view.length / self.divisor(view))
+        return view.batch.log_z.double()[:, None] + log_ratio - self.beta * view.mean(self.of(view).double())
+
+    def metrics(self, view: View) -> dict[str, float]:
+        assert view.batch.log_z is not None
+        residual = self.residual(view)[view.included]
+        return {
+            "flow/residual": residual.square().mean().item(),
+            "flow/log_z": view.batch.log_z[view.included].mean().item(),
+        }
+
+
+@dataclass(frozen=True)
 class TeacherGap:
     """How much likelier a teacher finds the action than the policy that took it did.
 

@@ -18,15 +18,16 @@ from quatrain.types import Batch
 
 @dataclass(frozen=True)
 class Weights:
-    """−∂L/∂x for each thing x that the loss depends on; all [B, T], None where no term depends on it."""
+    """−∂L/∂x for each thing x that the loss depends on; None where no term depends on it."""
 
     logp: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
     value: Float[Tensor, "B T"] | None = None
+    log_z: Float[Tensor, "B"] | None = None
 
     def rows(self, index: Tensor) -> Self:
         """Those of the sequences at `index` ([K] int64)."""
-        return type(self)(*(None if x is None else x[index] for x in (self.logp, self.entropy, self.value)))
+        return type(self)(*(None if x is None else x[index] for x in (self.logp, self.entropy, self.value, self.log_z)))
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Bound:
             "ratio/max": ratio.max().item(),
             "advantage/std": factors.advantage[view.action].std(correction=0).item(),
         }
+        if hasattr(term.advantage, "metrics"):
+            out |= term.advantage.metrics(view)
         if self.batch.prompt_id is not None:
             index, groups = view.group()
             size = (factors.advantage * view.action).abs().amax(1)

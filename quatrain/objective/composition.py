@@ -36,7 +36,7 @@ from quatrain.objective.rules import (
     ratio_missing,
     unbounded,
 )
-from quatrain.objective.terms import AnyTerm, Term, ValueLoss
+from quatrain.objective.terms import AnyTerm, PartitionLoss, Term, ValueLoss
 from quatrain.types import Origin
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def meaning(method: Method) -> Meaning:
     claimed = {rule.id: rule.biased for rule in RULES if rule.biased in ("on-policy", "stale")}
     found = [finding.rule for finding in check(method) if finding.rule in claimed]
     fresh = any(claimed[rule] == "on-policy" for rule in found)
-    terms = [term for term in method.active if not isinstance(term, ValueLoss)]
+    terms = [term for term in method.active if not isinstance(term, ValueLoss | PartitionLoss)]
     on_policy = "biased" if fresh else "unbiased" if all(map(_exact, terms)) else "not judged"
     stale = "biased" if found else "unbiased" if all(map(_exact_from_stale, terms)) else "not judged"
     return Meaning(on_policy, stale, tuple(dict.fromkeys(found)))
@@ -150,12 +150,13 @@ def _exact_from_stale(term: AnyTerm) -> bool:
 
 # --- what a run must give ----------------------------------------------------------------------------------------------------
 
-Given = Literal["reference", "critic", "teacher", "groups", "demonstrations", "rated", "pairs", "mismatched"]
+Given = Literal["reference", "critic", "partition", "teacher", "groups", "demonstrations", "rated", "pairs", "mismatched"]
 """What a run may lack; all else every run has."""
 
 _GIVE: dict[str, tuple[Given, str, str]] = {
     "logp_ref": ("reference", "a reference policy", "leave reference.model at start"),
     "values": ("critic", "a critic", "train one with ValueLoss()"),
+    "log_z": ("partition", "a learned log Z of each prompt", "train one with PartitionLoss()"),
     "logp_teacher": ("teacher", "a teacher", "name a model of the same vocabulary with --teacher"),
 }
 """By the field of a batch: what has to be given, in words, and the way out."""

@@ -35,6 +35,7 @@ NEEDED = {
     "reward": "a reward",
     "prompt_id": "several answers to each prompt",
     "values": "a critic",
+    "log_z": "a learned log Z of each prompt",
     "logp_ref": "a reference policy",
     "logp_teacher": "a teacher",
     "logp_process": "a process reward model",

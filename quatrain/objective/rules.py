@@ -17,6 +17,7 @@ from quatrain.objective.advantages import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    FlowBalance,
     LengthAdaptiveGAE,
     One,
     OverGreedy,
@@ -47,7 +48,7 @@ from quatrain.objective.masks import (
 from quatrain.objective.part import SCOPES, Scope, brief, signature
 from quatrain.objective.preferences import Desirable, Preferred
 from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
-from quatrain.objective.terms import AnyTerm, EntropyBonus, Term, ValueLoss
+from quatrain.objective.terms import AnyTerm, EntropyBonus, PartitionLoss, Term, ValueLoss
 from quatrain.types import Origin
 
 Severity = Literal["error", "warning", "note"]
@@ -135,7 +136,10 @@ def _wrong_line(term: AnyTerm, _: Terms) -> str | None:
     Each line calls its part in its own way.
     """
     parts = [(line, *nested) for line, part in term.parts.items() for nested in _nested(line, part)]
-    return next(filter(None, (_unfit(*part) for part in parts)), None)
+    unfit = next(filter(None, (_unfit(*part) for part in parts)), None)
+    if unfit is None and isinstance(term, PartitionLoss) and not isinstance(term.advantage, FlowBalance):
+        return f"advantage={signature(term.advantage)} has no log Z to learn: write advantage=FlowBalance()"
+    return unfit
 
 
 def _nested(at: str, part: Any) -> Iterator[tuple[str, Any]]:
@@ -172,7 +176,7 @@ def _too_early(term: AnyTerm, _: Terms) -> str | None:
     counting = _has(term.reduce, PerCreditedToken, Undiluted)
     if counting is not None and isinstance(term, EntropyBonus):
         return f"{brief(counting)} counts what has an advantage, and an entropy bonus has none: take reduce=PerToken()"
-    if counting is not None and isinstance(term, Term) and term.advantage.live:
+    if counting is not None and isinstance(term, Term | PartitionLoss) and term.advantage.live:
         return (
             f"{brief(counting)} counts what has an advantage before the first forward pass, and {brief(live)} reads "
             "log π_θ: take reduce=PerSequence()"
@@ -309,6 +313,27 @@ def _critic(term: AnyTerm, terms: Terms) -> str | None:
     return None
 
 
+def _partition(term: AnyTerm, terms: Terms) -> str | None:
+    """A log Z is read and not trained, trained and not read, or trained to balance something else.
+
+    A squared residual has two halves, the slope by log π_θ and the one by log Z.
+
+    Source: arXiv:2509.15207, eq. 6.
+    """
+    reading = [other for other in terms if isinstance(other, Term) and any("log_z" in p.needs for p in other.parts.values())]
+    trained = [other for other in terms if isinstance(other, PartitionLoss)]
+    if term in reading and not trained:
+        return "it reads a log Z that no term trains: add PartitionLoss()"
+    if isinstance(term, PartitionLoss) and not reading and any(isinstance(other, Term) for other in terms):
+        return "it trains a log Z that no other term reads: take advantage=FlowBalance() there, or leave this term out"
+    for other in reading if isinstance(term, PartitionLoss) else ():
+        line = next((line for line, part in term.parts.items() if part != other.parts[line]), None)
+        if line is not None:
+            ours, theirs = brief(term.parts[line]), brief(other.parts[line])
+            return f"its {line} is {ours}, and that of {other.name} is {theirs}: log Z then learns what nobody reads"
+    return None
+
+
 def _same_for_all(term: AnyTerm, _: Terms) -> str | None:
     """All of the policy's own answers have the same advantage.
 
@@ -441,6 +466,9 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     threshold = _has(own.advantage, Accepted, Rejected, Signed)
     if threshold is not None:
         return f"{brief(threshold)} climbs the share of rewards of {threshold.threshold:g} or more: E[R] if they are 0 and 1"
+    flow = _has(own.advantage, FlowBalance)
+    if flow is not None:
+        return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
     other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy)
     if other is not None:
         return f"{type(other).__name__} is more than the reward and a baseline: what is climbed is something else"
@@ -577,6 +605,7 @@ _PAIRS = replace(_PLAIN, advantage=Preferred(), likelihood=Sequence(), reduce=Su
 _KL = Term(name="kl", coefficient=0.1, denominator=Current(), advantage=StayClose("k2"), reduce=Constant())
 _CRITIC = ValueLoss()
 _ENGINE = Corrected(high=math.inf, of=Everywhere())
+_FLOW = replace(_PLAIN, denominator=Old(), advantage=FlowBalance(), likelihood=Sequence(), reduce=PerSequence())
 
 
 def _with(term: Term, *others: AnyTerm, **lines: Any) -> Terms:
@@ -604,6 +633,12 @@ RULES: tuple[Rule, ...] = (
     Rule(_answers_by_token, "warning", _with(_PAIRS, likelihood=Token(), reduce=PerSequence()), _with(_PAIRS)),
     Rule(_foreign_ratio, "warning", _with(_SHOWN, denominator=Old()), _with(_SHOWN)),
     Rule(_critic, "warning", _with(_PLAIN, advantage=GAE(lam=1.0)), _with(_PLAIN, _CRITIC, advantage=GAE(lam=1.0))),
+    Rule(
+        _partition,
+        "warning",
+        _with(_FLOW, PartitionLoss(advantage=FlowBalance(beta=5.0))),
+        _with(_FLOW, PartitionLoss()),
+    ),
     Rule(_same_for_all, "warning", _with(_PLAIN, replace(_KL, advantage=StayClose("k1"))), _with(_PLAIN, _KL)),
     Rule(
         _split,

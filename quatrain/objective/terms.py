@@ -11,15 +11,15 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from quatrain.objective.advantages import GAE, One
+from quatrain.objective.advantages import GAE, FlowBalance, One
 from quatrain.objective.denominators import Old
-from quatrain.objective.likelihoods import Token
+from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import Everywhere
 from quatrain.objective.part import MAX_LOG_RATIO, Part, View
-from quatrain.objective.reductions import PerToken
+from quatrain.objective.reductions import PerSequence, PerToken
 from quatrain.types import Origin
 
-Target = Literal["logp", "entropy", "value"]
+Target = Literal["logp", "entropy", "value", "log_z"]
 
 
 @dataclass(frozen=True)
@@ -165,4 +165,44 @@ class ValueLoss:
         return (-share.to(values) * slope).where(view.action, 0)
 
 
-AnyTerm = Term | EntropyBonus | ValueLoss
+@dataclass(frozen=True, kw_only=True)
+class PartitionLoss:
+    """The squared residual of a flow balance by log Z of the prompt; weighed as answers are, to learn with the policy.
+
+        L = coefficient · share · sg[M · π_θ(y)/π_ref(y)] · δ(log Z)²
+
+    Source: arXiv:2509.15207 (FlowRL), eq. 6. Its other half, by log π_θ, is a Term with the same lines.
+    """
+
+    name: str = "partition"
+    coefficient: NonNegativeFloat = 1.0
+    """Its factor in the sum of terms; 0 switches it off."""
+    mask: Any = Everywhere()
+    """M, the mask of the policy's term."""
+    denominator: Any = Old()
+    """π_ref of the ratio, the denominator of the policy's term."""
+    advantage: Any = FlowBalance()
+    """The balance, that of the policy's term."""
+    reduce: Any = PerSequence()
+    on: tuple[Origin, ...] = (Origin.POLICY,)
+    target: ClassVar[Target] = "log_z"
+    likelihood: ClassVar[Sequence] = Sequence()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        return {line: getattr(self, line) for line in ("mask", "denominator", "advantage", "reduce")}
+
+    @property
+    def live_parts(self) -> list[Part]:
+        return [self.mask, self.denominator, self.advantage]
+
+    def prepare(self, view: View) -> None:
+        return None
+
+    def weights(self, view: View, prepared: Tensor | None, share: Tensor, values: Tensor | None) -> Float[Tensor, "B"]:
+        lines = Term(mask=self.mask, denominator=self.denominator, advantage=self.advantage, likelihood=self.likelihood)
+        weight = view.mean(lines.factors(view, None, share).weight)  # of each action, whose slope is 1/n of that at log Z
+        return (weight * self.advantage.divisor(view).to(weight))[:, 0].where(view.included, 0)
+
+
+AnyTerm = Term | EntropyBonus | ValueLoss | PartitionLoss

@@ -24,7 +24,7 @@ AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 class CausalLM:
-    """A model, its tokenizer and, where a method learns one, its critic (a linear head on the last hidden state)."""
+    """A model, its tokenizer and, where a method learns them, a critic and log Z of prompts: heads on the last hidden states."""
 
     def __init__(
         self,
@@ -33,10 +33,11 @@ class CausalLM:
         *,
         lora: LoraConfig | None = None,
         critic: bool = False,
+        partition: bool = False,
         gradient_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
-        """`seed` initializes the LoRA factors.
+        """`seed` initializes the LoRA factors and the hidden layers of log Z.
 
         Raises:
             ConfigError: the model is of a kind that cannot share what sequences have in common.
@@ -68,15 +69,19 @@ class CausalLM:
                 torch.manual_seed(seed)
                 self.peft = peft.get_peft_model(model, settings)
             self.head = model.get_output_embeddings()
-        self.critic = nn.Linear(self.width, 1, device=self.device, dtype=torch.float32) if critic else None
-        if self.critic is not None:
-            nn.init.zeros_(self.critic.weight)
-            nn.init.zeros_(self.critic.bias)
+        self.critic = _nought(self.width).to(self.device) if critic else None
+        self.partition = _partition(self.width, seed).to(self.device) if partition else None
         model.eval()
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """What a method learns beside the model, by name."""
+        known = {"critic": self.critic, "partition": self.partition}
+        return {name: head for name, head in known.items() if head is not None}
 
     @property
     def device(self) -> torch.device:
@@ -108,8 +113,8 @@ class CausalLM:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained."""
         yield from ((name, p) for name, p in self.base.named_parameters() if p.requires_grad)
-        if self.critic is not None:
-            yield from ((f"critic.{name}", p) for name, p in self.critic.named_parameters())
+        for head, module in self.heads.items():
+            yield from ((f"{head}.{name}", p) for name, p in module.named_parameters())
 
     def hidden(
         self,
@@ -148,6 +153,13 @@ class CausalLM:
         assert self.critic is not None
         return self.critic(hidden.to(self.critic.weight.dtype))[:, 0]
 
+    def log_z(self, hidden: Float[Tensor, "N D"], prompts: Bool[Tensor, "P N"]) -> Float[Tensor, "P"]:
+        """log Z of each prompt, which is a row of `prompts`: True for its tokens' hidden states, whose mean is read."""
+        assert self.partition is not None
+        dtype = next(self.partition.parameters()).dtype
+        share = prompts.to(dtype) / prompts.sum(1, keepdim=True)
+        return self.partition(share @ hidden.to(dtype))[:, 0]
+
     def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the policy is the model that LoRA started from."""
         assert self.peft is not None
@@ -157,8 +169,8 @@ class CausalLM:
         """Write weights and tokenizer as `from_pretrained` reads them; a LoRA policy writes its adapter."""
         (self.base if self.peft is None else self.peft).save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
-        if self.critic is not None:
-            save_file({k: v.contiguous() for k, v in self.critic.state_dict().items()}, folder / "critic.safetensors")
+        for name, head in self.heads.items():
+            save_file({k: v.contiguous() for k, v in head.state_dict().items()}, folder / f"{name}.safetensors")
 
     def export(self, folder: Path) -> None:
         """Write a whole model that needs nothing else: LoRA is merged into it."""
@@ -178,8 +190,24 @@ class CausalLM:
             # names in the files need not be those of the parameters: from_pretrained knows how they map
             stored = type(self.base).from_pretrained(folder, dtype=self.base.dtype, use_safetensors=True)
             self.base.load_state_dict(stored.state_dict())
-        if self.critic is not None:
-            self.critic.load_state_dict(load_file(folder / "critic.safetensors"))
+        for name, head in self.heads.items():
+            head.load_state_dict(load_file(folder / f"{name}.safetensors"))
+
+
+def _nought(width: int) -> nn.Linear:
+    """A linear map to a number, which is 0 at the start."""
+    made = nn.Linear(width, 1, dtype=torch.float32)
+    nn.init.zeros_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made
+
+
+def _partition(width: int, seed: int) -> nn.Sequential:
+    """log Z of a prompt: two hidden layers (arXiv:2509.15207 and its code), without dropout, and 0 at the start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden = [layer for _ in range(2) for layer in (nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))]
+        return nn.Sequential(*hidden, _nought(width)).float()
 
 
 def _remove_dropout(model: nn.Module) -> None:

@@ -33,10 +33,11 @@ class Forest:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def sees(self) -> Bool[Tensor, "N N"]:
-        """True where the node of the row attends to the node of the column: itself and its ancestors."""
-        node = torch.arange(len(self))
-        return (node[None, :] <= node[:, None]) & (node[:, None] < self.end[None, :])
+    def sees(self, nodes: Int[Tensor, "Q"] | None = None) -> Bool[Tensor, "Q N"]:
+        """True where the node of the row, each or one of `nodes`, attends to that of the column: itself and its ancestors."""
+        every = torch.arange(len(self))
+        row = every if nodes is None else nodes
+        return (every[None, :] <= row[:, None]) & (row[:, None] < self.end[None, :])
 
 
 def plant(sequences: Sequence[Int[Tensor, "_"]]) -> Forest:

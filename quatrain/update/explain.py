@@ -60,7 +60,7 @@ def explain(learner: Learner, batch: Batch, step: int, tokens: int) -> Explanati
     batch = learner.prepare(batch.to(learner.policy.device))
     bound = learner.method.bind(next(iter(learner.minibatches(batch, step))))
     scores = learner.score(bound.batch, learner.policy)
-    bound = bound if learner.scores_old else bound.replace(logp_old=scores.logp)
+    bound = bound.replace(**scores.told, **({} if learner.scores_old else {"logp_old": scores.logp}))
     return Explanation(_terms(learner, bound, scores.logp), _tokens(learner, bound, scores.logp, tokens))
 
 

@@ -1,4 +1,4 @@
-"""The one fused operation: hidden states → log π, entropy and values → weights → gradient.
+"""The one fused operation: hidden states → log π, entropy, values and log Z → weights → gradient.
 
 The tokens × vocabulary logits never exist: the head meets at most ``head_rows`` hidden states at once, first to score them, then,
 when the weights are known, to take their gradient. If all rows fit in one go, nothing is computed twice.
@@ -7,10 +7,10 @@ when the weights are known, to take their gradient. If all rows fit in one go, n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quatrain.policies import CausalLM, Forest
@@ -27,6 +27,10 @@ class Targets:
     token: Int[Tensor, "K"]
     index: Int[Tensor, "B T"]
     """The target of each action of each sequence; -1 elsewhere."""
+    prompts: Bool[Tensor, "P N"]
+    """The nodes of each distinct prompt: what comes before the first action of some sequence."""
+    prompt: Int[Tensor, "B"]
+    """The prompt of each sequence."""
 
     @staticmethod
     def of(forest: Forest, action: Tensor) -> Targets:
@@ -42,10 +46,12 @@ class Targets:
         number[nodes[order]] = torch.arange(len(nodes))
         index = torch.full_like(forest.path, -1)
         index[action] = number[forest.path[action]]
-        return Targets(rows, row[order], forest.tokens[nodes[order]], index)
+        before = forest.path.gather(1, (action.int().argmax(1, keepdim=True) - 1).clamp(min=0))[:, 0]
+        ends, prompt = torch.unique(before, return_inverse=True)
+        return Targets(rows, row[order], forest.tokens[nodes[order]], index, forest.sees(ends), prompt)
 
     def to(self, device: torch.device) -> Targets:
-        return Targets(*(x.to(device) for x in (self.rows, self.row, self.token, self.index)))
+        return Targets(*(getattr(self, item.name).to(device) for item in fields(self)))
 
     def spread(self, value: Float[Tensor, "K"]) -> Float[Tensor, "B T"]:
         """Values of targets laid out over sequences, 0 where there is no action."""
@@ -68,6 +74,8 @@ class Scores:
     logp: Float[Tensor, "K"]
     entropy: Float[Tensor, "K"]
     value: Float[Tensor, "K"] | None
+    log_z: Float[Tensor, "P"] | None
+    """Of each prompt."""
 
 
 Weigh = Callable[[Scores], Scores]
@@ -97,11 +105,16 @@ def score(
         parts = [_score_chunk(policy, leaf, targets, chunk, temperature) for chunk in chunks]
     if not parts:
         empty = leaf.new_zeros(0)
-        return Scores(empty, empty, empty)
+        return Scores(empty, empty, empty, None)
     value = torch.cat([p.value.detach() for p in parts if p.value is not None]) if policy.critic is not None else None
-    scores = Scores(torch.cat([p.logp.detach() for p in parts]), torch.cat([p.entropy.detach() for p in parts]), value)
+    with torch.set_grad_enabled(weigh is not None):
+        log_z = policy.log_z(leaf, targets.prompts) if policy.partition is not None else None
+    logp, entropy = torch.cat([p.logp.detach() for p in parts]), torch.cat([p.entropy.detach() for p in parts])
+    scores = Scores(logp, entropy, value, None if log_z is None else log_z.detach())
     if weigh is not None:
         weights = weigh(scores)
+        if log_z is not None and weights.log_z is not None:
+            log_z.backward(-weights.log_z)
         for i, chunk in enumerate(chunks):
             part = parts[i] if keep else _score_chunk(policy, leaf, targets, chunk, temperature)
             _surrogate(part, weights, chunk).backward()
@@ -125,7 +138,7 @@ def _score_chunk(policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[
     logp = torch.log_softmax(policy.logits(state) / temperature, -1)
     entropy = -(logp.exp() * logp).sum(-1)
     value = policy.value(state)[row] if policy.critic is not None else None
-    return Scores(logp[row, targets.token[members]], entropy[row], value)
+    return Scores(logp[row, targets.token[members]], entropy[row], value, None)
 
 
 def _surrogate(part: Scores, weights: Scores, chunk: tuple[slice, slice]) -> Tensor:

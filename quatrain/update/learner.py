@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,39 @@ PROCESS = "process"
 
 @dataclass(frozen=True)
 class BatchScores:
-    """Scores of a batch, [B, T], 0 where there is no action."""
+    """Scores of a batch, 0 where there is no action."""
 
     logp: Float[Tensor, "B T"]
     entropy: Float[Tensor, "B T"]
     value: Float[Tensor, "B T"] | None
+    log_z: Float[Tensor, "B"] | None
+
+    @staticmethod
+    def empty(action: Tensor, policy: CausalLM) -> BatchScores:
+        """Those of a batch of which nothing is scored yet, in float32."""
+        zeros = functools.partial(torch.zeros, dtype=torch.float32, device=policy.device)
+        value = zeros(action.shape) if policy.critic is not None else None
+        log_z = zeros(len(action)) if policy.partition is not None else None
+        return BatchScores(zeros(action.shape), zeros(action.shape), value, log_z)
+
+    @staticmethod
+    def of(targets: Targets, scores: Scores) -> BatchScores:
+        """Scores of targets and prompts, laid out over sequences."""
+        value = None if scores.value is None else targets.spread(scores.value)
+        log_z = None if scores.log_z is None else scores.log_z[targets.prompt]
+        return BatchScores(targets.spread(scores.logp), targets.spread(scores.entropy), value, log_z)
+
+    def put(self, index: Tensor, some: BatchScores) -> None:
+        """Fill in those of the sequences at `index`."""
+        for item in fields(self):
+            whole, part = getattr(self, item.name), getattr(some, item.name)
+            if whole is not None and part is not None:
+                whole[index] = part.to(whole)
+
+    @property
+    def told(self) -> dict[str, Tensor]:
+        """The fields of a batch that each forward pass tells anew."""
+        return {"entropy": self.entropy} | ({} if self.log_z is None else {"log_z": self.log_z})
 
 
 class Learner:
@@ -115,8 +144,7 @@ class Learner:
             changes["logp_old"], changes["values"] = scores.logp, scores.value
         elif "logp_old" in needs:  # a single update: its own forward pass tells, and replaces this
             changes["logp_old"] = nothing
-        if "entropy" in needs:  # each forward pass tells
-            changes["entropy"] = nothing
+        changes |= {name: zeros for name, zeros in (("entropy", nothing), ("log_z", nothing[:, 0])) if name in needs}  # likewise
         return batch.replace(**changes)
 
     def minibatches(self, batch: Batch, step: int) -> Iterator[Batch]:
@@ -170,8 +198,7 @@ class Learner:
         batch = bound.batch
         assert batch.tokens is not None and batch.action is not None
         old_is_now = "logp_old" in self.method.needs and not self.scores_old
-        logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
-        entropy = torch.zeros_like(logp)
+        scored = BatchScores.empty(batch.action, self.policy)
         error, count = 0.0, int(batch.action.sum())
         silent = bound.silent()
         passes = [(True, i) for i in self._passes(batch, ~silent, whole_groups=bound.reach == "group")]
@@ -184,20 +211,20 @@ class Learner:
             def weigh(scores: Scores, part: Bound = part, targets: Targets = targets, index: Tensor = index) -> Scores:
                 if known is not None:
                     return _gather(targets, known.rows(index), scores)
-                now = targets.spread(scores.logp)
-                value = None if scores.value is None else targets.spread(scores.value)
-                fields = {"entropy": targets.spread(scores.entropy)} | ({"logp_old": now} if old_is_now else {})
-                return _gather(targets, part.replace(**fields).weights(now, value), scores)
+                now = BatchScores.of(targets, scores)
+                told = now.told | ({"logp_old": now.logp} if old_is_now else {})
+                return _gather(targets, part.replace(**told).weights(now.logp, now.value), scores)
 
             with torch.set_grad_enabled(learns):
                 hidden = self.policy.hidden_of(forest)
-            scores = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
-            logp[index] = targets.spread(scores.logp).to(logp)
-            entropy[index] = targets.spread(scores.entropy).to(entropy)
+            found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
+            scores = BatchScores.of(targets, found)
+            scored.put(index, scores)
             if scores.value is not None and batch.values is not None and "value" in bound.targets:
-                change = targets.spread(scores.value) - _returns(part)
+                change = scores.value - _returns(part)
                 error += change.square().sum().item()  # both are 0 where there is no action
-        metrics = bound.replace(entropy=entropy, **({"logp_old": logp} if old_is_now else {})).metrics(logp)
+        logp = scored.logp
+        metrics = bound.replace(**scored.told, **({"logp_old": logp} if old_is_now else {})).metrics(logp)
         acted = batch.action if batch.origin is None else batch.action & (batch.origin == Origin.POLICY.code)[:, None]
         distances = {
             "kl/rollout": None if batch.logp_rollout is None else logp - batch.logp_rollout,
@@ -210,14 +237,14 @@ class Learner:
         margin = margins(batch, logp)
         if len(margin):
             metrics |= {"preference/accuracy": ranking(margin).mean().item(), "preference/margin": margin.mean().item()}
-        metrics["entropy"] = entropy.sum().item() / max(count, 1)
+        metrics["entropy"] = scored.entropy.sum().item() / max(count, 1)
         return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
 
     def _weights(self, bound: Bound, old_is_now: bool) -> Weights:
         """Those of the whole minibatch, known before its passes."""
         scores = self.score(bound.batch, self.policy)
-        fields = {"entropy": scores.entropy} | ({"logp_old": scores.logp} if old_is_now else {})
-        return bound.replace(**fields).weights(scores.logp, scores.value)
+        told = scores.told | ({"logp_old": scores.logp} if old_is_now else {})
+        return bound.replace(**told).weights(scores.logp, scores.value)
 
     @torch.no_grad()
     def margins(self, batch: Batch) -> Float[Tensor, "K"]:
@@ -227,17 +254,12 @@ class Learner:
 
     @torch.no_grad()
     def score(self, batch: Batch, policy: CausalLM) -> BatchScores:
-        """Log-probabilities, entropies and values of a batch under `policy`, without gradient."""
+        """Log-probabilities, entropies, values and log Z of a batch under `policy`, without gradient."""
         assert batch.action is not None
-        logp = torch.zeros(batch.action.shape, dtype=torch.float32, device=policy.device)
-        out = BatchScores(logp, torch.zeros_like(logp), torch.zeros_like(logp) if policy.critic is not None else None)
+        out = BatchScores.empty(batch.action, policy)
         for index in self._passes(batch):
             forest, targets = self._plant(batch.rows(index))
-            scores = score(policy, policy.hidden_of(forest), targets, **self._fused())
-            out.logp[index] = targets.spread(scores.logp).to(logp)
-            out.entropy[index] = targets.spread(scores.entropy).to(logp)
-            if out.value is not None and scores.value is not None:
-                out.value[index] = targets.spread(scores.value).to(logp)
+            out.put(index, BatchScores.of(targets, score(policy, policy.hidden_of(forest), targets, **self._fused())))
         return out
 
     def sensitivity(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -336,7 +358,7 @@ class Learner:
         targets = Targets.of(forest, action & (forest.path >= 0))
         padding = batch.action.shape[1] - forest.path.shape[1]
         index = torch.nn.functional.pad(targets.index, (0, padding), value=-1)
-        return forest, Targets(targets.rows, targets.row, targets.token, index).to(self.policy.device)
+        return forest, replace(targets, index=index).to(self.policy.device)
 
     @staticmethod
     def _sequence(batch: Batch, row: int) -> Tensor:
@@ -347,13 +369,15 @@ class Learner:
 
 
 def _gather(targets: Targets, weights: Weights, scores: Scores) -> Scores:
-    """Weights of actions as weights of targets."""
+    """Weights of actions as weights of targets, those of sequences as weights of prompts."""
 
     def of(weight: Tensor | None, like: Tensor) -> Tensor:
         return torch.zeros_like(like) if weight is None else targets.gather(weight).to(like)
 
-    value = None if scores.value is None else of(weights.value, scores.value)
-    return Scores(of(weights.logp, scores.logp), of(weights.entropy, scores.entropy), value)
+    value, log_z = (None if scores.value is None else of(weights.value, scores.value)), None
+    if scores.log_z is not None and weights.log_z is not None:
+        log_z = torch.zeros_like(scores.log_z).index_add(0, targets.prompt, weights.log_z.to(scores.log_z))
+    return Scores(of(weights.logp, scores.logp), of(weights.entropy, scores.entropy), value, log_z)
 
 
 def _returns(bound: Bound) -> Tensor:

@@ -72,7 +72,7 @@ def make_run(path: Path, *, method: str = "grpo", seed: int = 0, steps: int = 10
                 **{f"seconds/{name}": value for name, value in seconds.items()},
                 "seconds/total": sum(seconds.values()),
                 "tokens_per_second": 640 + 40 * rng.gauss(0, 1),
-                "flow/log_z": 0.1 * step,
+                "dual/price": 0.1 * step,
             }
         )
         if step in (1, steps // 2, steps):

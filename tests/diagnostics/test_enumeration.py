@@ -23,11 +23,14 @@ from quatrain.diagnostics.enumeration import (
 )
 from quatrain.methods import METHODS
 from quatrain.objective import (
+    Cap,
     Constant,
     Current,
     EntropyBonus,
+    FlowBalance,
     Method,
     Old,
+    PartitionLoss,
     PerSequence,
     Relative,
     Sequence,
@@ -188,7 +191,7 @@ def test_a_kl_penalty_in_the_reward_has_the_posterior_as_its_fixed_point(world: 
     """Reached from where the policy stands; there all answers have the same reward with its penalty, β·log Z."""
     posterior = world.posterior(BETA)
     assert distance(world.probability, posterior) > 0.1
-    assert distance(fixed_point(penalized(), world, group=1, folded=BETA), posterior) < 1e-6
+    assert distance(fixed_point(penalized(), world, group=1, folded=BETA).probability, posterior) < 1e-6
     there = at(world, posterior).fold(BETA)
     assert there.reward.std().item() < 1e-12
     assert rest(penalized(), there) < 1e-12
@@ -203,7 +206,7 @@ def test_a_kl_estimate_as_a_loss_has_another_fixed_point(estimator: str, tokens:
 
 def test_k1_as_a_loss_is_no_penalty():
     best = SHORT.reward[0].argmax()
-    assert fixed_point(penalized("k1"), SHORT, group=1)[0, best].item() == pytest.approx(1, abs=1e-6)
+    assert fixed_point(penalized("k1"), SHORT, group=1).probability[0, best].item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("world", [SHORT, ONE_TOKEN], ids=["of up to two tokens", "of one token"])
@@ -212,8 +215,56 @@ def test_classified_pairs_have_the_posterior_as_their_fixed_point(world: World):
     method = METHODS["dpo"].with_settings({"advantage.loss.beta": BETA})
     _, probability = pair_estimates(method, world.at(world.reference), world)
     assert probability.sum().item() == pytest.approx(1, abs=1e-14)
-    assert distance(fixed_point(method, world), world.posterior(BETA)) < 1e-6
-    assert distance(fixed_point(METHODS["ipo"].with_settings({"advantage.loss.tau": BETA}), world), world.posterior(BETA)) > 0.1
+    assert distance(fixed_point(method, world).probability, world.posterior(BETA)) < 1e-6
+    elsewhere = fixed_point(METHODS["ipo"].with_settings({"advantage.loss.tau": BETA}), world).probability
+    assert distance(elsewhere, world.posterior(BETA)) > 0.1
+
+
+FLOWING = pytest.mark.parametrize("world", [SHORT.flowing(), ONE_TOKEN.flowing(), ONE.flowing()], ids=["two", "one", "three"])
+
+
+def flow(pool: str, of: Relative) -> Method:
+    """A flow balance whose reward is weighed as the posterior weighs it."""
+    balance = FlowBalance(1 / BETA, pool, of)  # type: ignore[arg-type]
+    term = Term(mask=Cap(0.8, 1.2), denominator=Old(), advantage=balance, likelihood=Sequence(), reduce=PerSequence())
+    return Method(term, PartitionLoss(mask=Cap(0.8, 1.2), advantage=balance))
+
+
+@FLOWING
+def test_a_balanced_flow_is_the_posterior(world: World):
+    """And log Z is what it is by its definition: the logarithm of the sum of π_ref·exp(r/β)."""
+    assert distance(world.probability, world.posterior(BETA)) > 0.1
+    end = fixed_point(flow("sum", Relative(baseline="none")), world, group=1)
+    assert end.log_z is not None
+    assert distance(end.probability, world.posterior(BETA)) < 1e-3
+    assert (end.log_z - world.log_partition(BETA)).abs().max() < 1e-3
+
+
+@FLOWING
+def test_where_log_ratios_are_averaged_long_answers_weigh_a_reward_more(world: World):
+    """π_ref·exp(|y|·(r/β − log Z)), which is the posterior where all answers are of one token, and only there."""
+    end = fixed_point(flow("mean", Relative(baseline="none")), world, group=1)
+    assert end.log_z is not None
+    length = world.action.sum(1)
+    closed = world.logp_ref.sum(2).exp() * (length * (world.reward / BETA - end.log_z[:, None])).exp()
+    assert closed.sum().item() == pytest.approx(1, abs=1e-3)
+    assert distance(end.probability, closed) < 1e-3
+    assert (distance(end.probability, world.posterior(BETA)) > 0.05) == (world.longest > 1)
+
+
+@FLOWING
+def test_where_rewards_are_normalized_by_group_the_posterior_is_another(world: World):
+    """That of the reward that an answer has on average against three others, at the very policy that this makes."""
+    end = fixed_point(flow("sum", Relative(scale="group")), world, group=4)
+    assert end.log_z is not None
+    assert distance(end.probability, world.posterior(BETA)) > 0.1
+    implied = BETA * ((end.probability / world.logp_ref.sum(2).exp()).log() + end.log_z[:, None])[0]
+    chance, reward = end.probability[0], world.reward[0]
+    others = torch.cartesian_prod(*[torch.arange(len(reward))] * 3)
+    for answer in range(len(reward)):
+        group = torch.cat([reward[answer].expand(len(others), 1), reward[others]], 1)
+        score = (group[:, 0] - group.mean(1)) / (group.std(1) + 1e-6)
+        assert (chance[others].prod(1) @ score).item() == pytest.approx(implied[answer].item(), abs=1e-3)
 
 
 def test_the_command_measures_what_is_asked(capsys: pytest.CaptureFixture[str], tmp_path):

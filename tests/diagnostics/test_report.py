@@ -71,7 +71,7 @@ def test_every_metric_is_in_one_panel(one):
     assert len(shown) == len(set(shown))
     expected = {"reward/mean", "reward/format", "entropy", "kl/rollout", "kl/ref", "ratio/p01", "update/lr", "seconds/update"}
     assert expected <= set(shown)
-    assert "flow/log_z" in one.panels
+    assert "dual/price" in one.panels
     assert {line["name"] for line in one.panels["Reward parts"]["lines"]} == {"correct", "format"}
     assert "Value loss" not in one.panels
 

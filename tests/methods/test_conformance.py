@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from math import exp, inf, log
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from quatrain.objective import (
     ByEntropy,
     Current,
     Everywhere,
+    FlowBalance,
     LengthAdaptiveGAE,
     Method,
     One,
@@ -53,6 +55,7 @@ def advantage_is(*kinds: type) -> set[str]:
 WITHOUT_BASELINE = advantage_is(One, Accepted, ByEntropy, Signed) | those(
     lambda row: row.terms[0].advantage == Relative(baseline="none")
 )
+FLOWS = advantage_is(FlowBalance)
 WITH_CRITIC = advantage_is(GAE, LengthAdaptiveGAE, AboveValue)
 
 EXEMPT: dict[str, dict[str, set[str]]] = {
@@ -74,6 +77,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
+        "answers that are rewarded alike depart differently from the reference, and log Z is off": FLOWS,
         "what a pair's answers gain and lose is divided by their lengths": {"ipo:mean", "simpo"},
     },
     "silent without contrast": {
@@ -83,6 +87,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "answers that are rewarded alike depart differently from the reference": {"reinforce_pp", "reinforce_pp:code"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
+        "answers that are rewarded alike depart differently from the reference, and log Z is off": FLOWS,
     },
     "names what it lacks": {
         "it reads nothing but which tokens are actions": those(lambda row: not row.needs),
@@ -138,6 +143,9 @@ EQUAL_NUMBERS = [
     ("decoupled_ppo", {"mask.of.low": 0.1, "mask.of.high": 0.1, "mask.high": 1.2}, {"eps": 0.1, "cap": 1.2}),
     ("vapo", {"advantage.alpha": 1.0, "nll.coefficient": 0.5}, {"alpha": 1.0, "mu": 0.5}),
     ("vapo", {"mask.low": 0.1, "mask.high": 0.4, "value.coefficient": 0.1}, {"low": 0.1, "high": 0.4, "value_coefficient": 0.1}),
+    ("flowrl", {"advantage.beta": 5.0, "partition.advantage.beta": 5.0}, {"beta": 5.0}),
+    ("flowrl", {f"{half}mask.{k}": v for half in ("", "partition.") for k, v in (("low", 0.9), ("high", 1.1))}, {"eps": 0.1}),
+    ("flowrl:code", {"advantage.beta": 5.0, "partition.advantage.beta": 5.0}, {"beta": 5.0}),
     ("luffy", {"mask.demonstration.gamma": 0.5}, {"gamma": 0.5}),
     ("luffy", {"mask.policy.low": 0.1, "mask.policy.high": 0.1}, {"eps": 0.1}),
     ("luffy:code", {"mask.demonstration.gamma": 0.5, "reduce.tokens": 50.0}, {"gamma": 0.5, "tokens": 50.0}),
@@ -187,9 +195,11 @@ def all_weights(method: Method, case: Case) -> Weights:
 def minus_gradient(name: str, case: Case, **numbers: float) -> Weights:
     """−∂L/∂x of the published loss, by autograd."""
     assert case.batch.entropy is not None
-    variables = [x.clone().requires_grad_() for x in (case.logp, case.batch.entropy, case.values)]
-    logp, entropy, values = variables
-    loss = LOSSES[name](replace(case, logp=logp, values=values).answers(entropy), **numbers)
+    assert case.batch.log_z is not None
+    variables = [x.clone().requires_grad_() for x in (case.logp, case.batch.entropy, case.values, case.batch.log_z)]
+    logp, entropy, values, log_z = variables
+    batch = case.batch.replace(log_z=log_z)
+    loss = LOSSES[name](replace(case, logp=logp, values=values, batch=batch).answers(entropy), **numbers)
     if not loss.requires_grad:  # no answer takes part
         return Weights()
     gradients = torch.autograd.grad(loss, variables, allow_unused=True)
@@ -214,9 +224,14 @@ def assert_same(ours: Weights, theirs: Weights, at=..., rtol: float = 1e-12, ato
     for field in fields(Weights):
         left, right = getattr(ours, field.name), getattr(theirs, field.name)
         if left is not None or right is not None:
-            right = torch.zeros_like(left) if right is None else right[at]
+            right = torch.zeros_like(left) if right is None else right[_fitting(at, right)]
             left = torch.zeros_like(right) if left is None else left
             torch.testing.assert_close(left, right, rtol=rtol, atol=atol, msg=lambda text, of=field.name: f"{of}: {text}")
+
+
+def _fitting(at: Any, weight: torch.Tensor) -> Any:
+    """Of rows and columns the rows, where a weight has no columns."""
+    return at[0] if isinstance(at, tuple) and weight.ndim == 1 else at
 
 
 def test_every_row_has_its_published_loss():
@@ -257,6 +272,7 @@ def test_bounds_are_those_of_the_paper(name: str):
         **dict.fromkeys(("logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"), here),
         values=torch.zeros_like(moved),
         entropy=torch.ones_like(moved),
+        log_z=torch.zeros_like(reward),
         reward=reward,
         reward_greedy=torch.zeros_like(reward),
         prompt_id=torch.arange(len(moved)) // 2,
@@ -392,8 +408,9 @@ def test_only_own_actions_have_weight(name: str, shape: Shape):
     for field in fields(Weights):
         weight = getattr(weights, field.name)
         if weight is not None:
-            assert (weight[~counted] == 0).all()
-            assert weight[counted].isfinite().all()
+            own = counted if weight.ndim == 2 else counted.any(1)
+            assert (weight[~own] == 0).all()
+            assert weight[own].isfinite().all()
 
 
 @every_row("says whose rows")
@@ -471,6 +488,7 @@ OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
     **{"group_mean": "none", "length": "efficiency", "above": "upto", "upto": "above", "ref": "old", "old": "ref"},
     **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward"},
+    **{"mean": "sum", "sum": "mean"},
     **{"log_ratio": "logp", "mean_log_ratio": "logp", "logp": "log_ratio", "mean_logp": "logp", "log_odds": "logp"},
 }
 """For each choice that a number may be, another one."""

@@ -13,6 +13,7 @@ from quatrain.objective import (
     BetaNormalized,
     ByEntropy,
     Filtered,
+    FlowBalance,
     Gated,
     ImplicitProcess,
     LengthAdaptiveGAE,
@@ -241,6 +242,30 @@ def test_verified_is_the_slope_of_the_cross_entropy():
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, reward, reduction="sum")
     (slope,) = torch.autograd.grad(loss, logp)
     assert_equal(Verified(beta=0.5)(view([[1, 1]] * 2, logp.detach(), reward=reward, logp_ref=logp_ref)), -slope)
+
+
+@pytest.mark.parametrize(
+    ("pool", "residual", "advantage"), [("mean", (-1.3, 1.2), (1.3, -2.4)), ("sum", (-0.8, 1.2), (1.6, -2.4))]
+)
+def test_flow_balance_by_hand(pool: str, residual: tuple[float, ...], advantage: tuple[float, ...]):
+    """Log-ratios of ½ and ½, or of 1, log Z = 0.2, and rewards of 1 and 0 that count twice: 0.2 + ½ − 2, or 0.2 + 1 − 2."""
+    logp = torch.stack([floats(-1, -2, nan), floats(-0.5, nan, nan)])
+    logp_ref = torch.stack([floats(-1.5, -2.5, nan), floats(-1.5, nan, nan)])
+    graded = view([[1, 1, 0], [1, 0, 0]], logp, logp_ref=logp_ref, log_z=floats(0.2, 0.2), reward=floats(1, 0))
+    balance = FlowBalance(beta=2.0, pool=pool, of=Relative(baseline="none"))  # type: ignore[arg-type]
+    assert_equal(balance.residual(graded)[:, 0], floats(*residual))
+    assert_equal(balance(graded), floats(*advantage)[:, None].expand(2, 3))
+    square = (residual[0] ** 2 + residual[1] ** 2) / 2
+    assert balance.metrics(graded) == pytest.approx({"flow/residual": square, "flow/log_z": 0.2})
+
+
+def test_a_flow_is_of_those_that_it_is_about():
+    """The third answer is nobody's: it has no part in the statistics, nor in the metrics."""
+    logp = floats(-1, -2, -3)[:, None]
+    graded = view([[1], [1], [0]], logp, logp_ref=logp, log_z=floats(0, 0, 9), reward=floats(2, 0, 9), prompt_id=torch.zeros(3))
+    balance = FlowBalance(beta=3.0, of=Relative())
+    assert_equal(balance.residual(graded)[:2, 0], floats(-3, 3))
+    assert balance.metrics(graded) == pytest.approx({"flow/residual": 9.0, "flow/log_z": 0.0})
 
 
 def test_teacher_gap_is_how_much_likelier_the_teacher_finds_it():

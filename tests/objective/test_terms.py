@@ -3,7 +3,18 @@ import math
 import pytest
 import torch
 
-from quatrain.objective import EntropyBonus, Method, PerSequence, PerToken, Term, ValueLoss
+from quatrain.objective import (
+    Cap,
+    EntropyBonus,
+    FlowBalance,
+    Method,
+    PartitionLoss,
+    PerSequence,
+    PerToken,
+    Relative,
+    Term,
+    ValueLoss,
+)
 from quatrain.types import Batch, Origin
 from tests.objective.views import assert_equal, floats
 
@@ -43,6 +54,28 @@ def test_entropy_bonus_is_its_share():
     batch = Batch(action=torch.tensor([[True, False, True], [False, True, False]]))
     weight = Method(EntropyBonus(coefficient=0.3, reduce=PerSequence())).bind(batch).weights(torch.zeros(2, 3)).entropy
     torch.testing.assert_close(weight, torch.tensor([[0.075, 0, 0.075], [0, 0.15, 0]]))
+
+
+@pytest.mark.parametrize(("pool", "weight"), [("mean", (1.56, -1.2)), ("sum", (0.96, -1.2))])
+def test_partition_loss_by_hand(pool: str, weight: tuple[float, ...]):
+    """Residuals of −1.3 or −0.8, and of 1.2; the first answer has become twice as probable, and the cap is 1.2.
+
+    Its slope is −2·1.2·(−1.3), that of the other −2·1.2, and there are two. Answers that it is not about have none.
+    """
+    logp = torch.stack([floats(-1, -2), floats(-0.5, 0), floats(-1, -1)])
+    batch = Batch(
+        action=torch.tensor([[True, True], [True, False], [True, True]]),
+        logp_old=logp - torch.stack([floats(math.log(2), 0), floats(0, 0), floats(0, 0)]),
+        logp_ref=logp - torch.stack([floats(0.5, 0.5), floats(1, 1), floats(1, 1)]),
+        log_z=floats(0.2, 0.2, math.nan),
+        reward=floats(1, 0, math.nan),
+        origin=torch.tensor([0, 0, Origin.DEMONSTRATION.code]),
+    )
+    balance = FlowBalance(beta=2.0, pool=pool, of=Relative(baseline="none"))  # type: ignore[arg-type]
+    found = Method(PartitionLoss(mask=Cap(0.8, 1.2), advantage=balance)).bind(batch).weights(logp)
+    assert found.logp is None
+    assert found.log_z is not None
+    assert_equal(found.log_z, floats(*weight, 0))
 
 
 def test_terms_add_up():

@@ -40,8 +40,7 @@ def worst(ours: list[Tensor], theirs: list[Tensor]) -> float:
 
 def bits(policy: CausalLM) -> dict[str, Tensor]:
     trunk = {name: value.detach().clone() for name, value in policy.base.state_dict().items()}
-    critic = {} if policy.critic is None else {f"critic.{k}": v.detach().clone() for k, v in policy.critic.state_dict().items()}
-    return trunk | critic
+    return trunk | {f"{h}.{k}": v.detach().clone() for h, head in policy.heads.items() for k, v in head.state_dict().items()}
 
 
 def assert_same_bits(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
@@ -173,13 +172,14 @@ def test_an_exported_folder_loads_where_quatrain_is_not(tmp_path: Path):
     assert worst([torch.tensor([logits])], [forest_logits(policy, rows)[0][-1:]]) < 1e-4
 
 
-def test_critic_is_saved(tmp_path: Path):
-    policy = CausalLM(family("llama"), TOKENIZER, critic=True)
+@pytest.mark.parametrize("head", ["critic", "partition"])
+def test_a_head_is_saved(head: str, tmp_path: Path):
+    policy = CausalLM(family("llama"), TOKENIZER, **{head: True})
     disturb(policy)
     kept = bits(policy)
-    assert any(value.abs().sum() > 0 for name, value in kept.items() if name.startswith("critic."))
+    assert any(value.abs().sum() > 0 for name, value in kept.items() if name.startswith(f"{head}."))
     policy.save(tmp_path)
-    other = CausalLM(family("llama", seed=1), TOKENIZER, critic=True)
+    other = CausalLM(family("llama", seed=1), TOKENIZER, **{head: True}, seed=1)
     other.load(tmp_path)
     assert_same_bits(bits(other), kept)
 
@@ -191,6 +191,29 @@ def test_critic_starts_at_zero_and_reads_hidden_states():
     disturb(policy)
     assert policy.critic is not None
     torch.testing.assert_close(policy.value(hidden), hidden @ policy.critic.weight[0] + policy.critic.bias)
+
+
+def test_log_z_starts_at_zero_and_reads_the_mean_over_a_prompt():
+    policy = CausalLM(family("llama"), TOKENIZER, partition=True)
+    hidden = policy.hidden_of(plant(sequences()))
+    prompts = torch.zeros(2, len(hidden), dtype=torch.bool)
+    prompts[0, 1:4] = prompts[1, 2] = True
+    assert (policy.log_z(hidden, prompts) == 0).all()
+    disturb(policy)
+    assert policy.partition is not None
+    expected = policy.partition(torch.stack([hidden[1:4].mean(0), hidden[2]]))[:, 0]
+    torch.testing.assert_close(policy.log_z(hidden, prompts), expected)
+    assert expected[0] != expected[1]
+
+
+def test_log_z_starts_alike_for_one_seed_and_leaves_the_chance_of_others_alone():
+    models = [family("llama") for _ in range(3)]
+    before = torch.get_rng_state()
+    first, again, other = (CausalLM(m, TOKENIZER, partition=True, seed=seed) for m, seed in zip(models, (0, 0, 1), strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same_bits(bits(first), bits(again))
+    assert first.partition is not None and other.partition is not None
+    assert not torch.equal(*(next(policy.partition.parameters()) for policy in (first, other)))  # type: ignore[union-attr]
 
 
 @every_family

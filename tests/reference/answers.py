@@ -36,6 +36,8 @@ class Answer:
     """The same at the start of the update."""
     entropy: Tensor
     """The policy's entropy in the state before the action, a variable."""
+    log_z: Tensor
+    """The learned log Z of the prompt, a scalar and a variable."""
     lot: Tensor
     """A number for each action; where a loss draws at random, the smallest are drawn."""
 

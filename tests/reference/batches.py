@@ -73,7 +73,7 @@ class Case:
         return Case(self.batch.map(widen), widen(self.logp), widen(self.values)), old
 
     def answers(self, entropy: Tensor) -> list[Answer]:
-        """What the published losses read; autograd goes back through it to `logp`, `values` and `entropy`."""
+        """What the published losses read; autograd goes back to `logp`, `values`, `entropy` and the batch's `log_z`."""
         batch = self.batch
         lots = lottery(View(batch, batch.action, None)).view(batch.action.shape)
         return [
@@ -91,6 +91,7 @@ class Case:
                 value=self.values[row][acts],
                 value_old=batch.values[row][acts],
                 entropy=entropy[row][acts],
+                log_z=batch.log_z[row],
                 lot=lots[row][acts],
             )
             for row, acts in enumerate(batch.action)
@@ -160,6 +161,7 @@ def draw(shape: Shape) -> Case:
         ]
     )
     reward_greedy = uniform(*shape.span)[:prompts, 0].where(integers(4, prompts) > 0, math.nan)
+    log_z = uniform(-2, 2)[:prompts, 0]
 
     batch = Batch(
         action=action,
@@ -170,6 +172,7 @@ def draw(shape: Shape) -> Case:
         logp_process=policy(),
         entropy=uniform(0, 2).where(action, garbage),
         values=value_old.where(action, garbage),
+        log_z=log_z[prompt_id],
         reward=reward,
         reward_greedy=reward_greedy[prompt_id],
         prompt_id=prompt_id,

@@ -411,3 +411,24 @@ def vapo(
     value_loss = mean_of_tokens((a.value - a.reward) ** 2 / 2 for a in answers)
     nll = -mean_of_tokens(a.logp for a in answers if a.reward >= 1)
     return surrogate + value_coefficient * value_loss + mu * nll
+
+
+def flowrl(answers: Answers, eps: float = 0.2, beta: float = 15.0) -> Tensor:
+    """w (log Z + 1/|y| log π_θ − β r̂ − 1/|y| log π_ref)², w = clip(π_θ(y)/π_old(y), 1 ± ε)_detach: arXiv:2509.15207, eq. 6."""
+    return _balanced(answers, beta, lambda weight: weight.clamp(1 - eps, 1 + eps))
+
+
+def flowrl_code(answers: Answers, beta: float = 15.0) -> Tensor:
+    """The same with w = π_θ(y)/π_old(y), as in the authors' first release."""
+    return _balanced(answers, beta, lambda weight: weight)
+
+
+def _balanced(answers: Answers, beta: float, bounded: Callable[[Tensor], Tensor]) -> Tensor:
+    answers = sampled(answers)
+
+    def loss(answer: Answer) -> Tensor:
+        weight = torch.exp((answer.logp - answer.logp_old).sum()).detach()
+        gap = answer.log_z + answer.logp.mean() - beta * z_score(answer, answers) - answer.logp_ref.mean()
+        return bounded(weight) * gap**2
+
+    return mean(loss(a) for a in answers)

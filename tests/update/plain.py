@@ -32,12 +32,14 @@ SETTINGS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
 def policy(
     name: str = "llama", dtype: torch.dtype = torch.float64, *, lora: LoraConfig | None = None, critic: bool = True, **more: Any
 ) -> CausalLM:
-    """A policy whose critic and adapters are not those of an empty start."""
+    """A policy whose heads and adapters are not those of an empty start."""
     made = CausalLM(family(name, dtype), TOKENIZER, lora=lora, critic=critic, **more)
     generator = torch.Generator().manual_seed(9)
-    if made.critic is not None:
-        made.critic.to(dtype)
-        nn.init.normal_(made.critic.weight, std=0.2, generator=generator)
+    for head in made.heads.values():
+        head.to(dtype)
+        *_, (_, last), (_, bias) = head.named_parameters()
+        nn.init.normal_(last, std=0.2, generator=generator)
+        nn.init.constant_(bias, 0.1)
     if lora is not None:
         with torch.no_grad():
             for _, p in made.named_parameters():
@@ -47,6 +49,11 @@ def policy(
 
 def method(name: str) -> Method:
     return METHODS[name].with_settings(SETTINGS.get(name, ({}, {}))[0])
+
+
+def heads(name: str) -> dict[str, bool]:
+    """What a policy that the row is to train must have."""
+    return {"critic": "values" in METHODS[name].needs, "partition": "log_z" in METHODS[name].needs}
 
 
 def learner(of: CausalLM, name: str | Method, *, steps: int = 10, reference: Reference | None = None, **config: Any) -> Learner:
@@ -113,7 +120,7 @@ class Plain:
     """A copy of a policy, run by transformers on padded rows with its own attention."""
 
     base: Any
-    critic: nn.Linear | None
+    heads: dict[str, nn.Module]
     temperature: float = 0.7
 
     @staticmethod
@@ -121,30 +128,38 @@ class Plain:
         base = copy.deepcopy(policy.base)
         base.set_attn_implementation("sdpa")
         base.eval()
-        return Plain(base, copy.deepcopy(policy.critic))
+        return Plain(base, copy.deepcopy(policy.heads))
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         own = {name: p for name, p in self.base.named_parameters() if p.requires_grad}
-        critic = {} if self.critic is None else {f"critic.{name}": p for name, p in self.critic.named_parameters()}
-        return own | critic
+        return own | {f"{head}.{name}": p for head, module in self.heads.items() for name, p in module.named_parameters()}
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """log π, entropy and value of every token, [B, T]; of the first one, nothing."""
-        assert batch.tokens is not None
+        return self.all_scores(batch)[:3]
+
+    def all_scores(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """And log Z of every sequence's prompt, [B]: all before its first action."""
+        assert batch.tokens is not None and batch.action is not None
         out = self.base(input_ids=batch.tokens, attention_mask=torch.ones_like(batch.tokens), output_hidden_states=True)
         logp = torch.log_softmax(out.logits[:, :-1] / self.temperature, -1)
         taken = logp.gather(-1, batch.tokens[:, 1:, None])[..., 0]
         entropy = -(logp.exp() * logp).sum(-1)
         hidden = out.hidden_states[-1][:, :-1]
-        value = torch.zeros_like(taken) if self.critic is None else self.critic(hidden.to(self.critic.weight.dtype))[..., 0]
-        return tuple(torch.nn.functional.pad(x, (1, 0)) for x in (taken, entropy, value))  # type: ignore[return-value]
+        value, log_z = torch.zeros_like(taken), torch.zeros_like(taken[:, 0])
+        if "critic" in self.heads:
+            value = self.heads["critic"](hidden)[..., 0]
+        if "partition" in self.heads:
+            read = [row[:first].mean(0) for row, first in zip(hidden, batch.action.int().argmax(1).clamp(min=1), strict=True)]
+            log_z = self.heads["partition"](torch.stack(read))[:, 0]
+        taken, entropy, value = (torch.nn.functional.pad(x, (1, 0)) for x in (taken, entropy, value))
+        return taken, entropy, value, log_z
 
     def loss(self, name: str, batch: Batch, *, on_policy: bool = False) -> Tensor:
         """The published loss of the rows that have an action. `on_policy` takes the policy as it is for the old one."""
         assert batch.action is not None
-        logp, entropy, value = self.scores(batch)
-        if on_policy:
-            batch = batch.replace(logp_old=logp.detach())
+        logp, entropy, value, log_z = self.all_scores(batch)
+        batch = batch.replace(log_z=log_z, **({"logp_old": logp.detach()} if on_policy else {}))
         blank = {key: torch.zeros_like(logp) for key in POLICIES | {"values"} if getattr(batch, key) is None}
         rows = batch.action.any(1).nonzero()[:, 0]
         case = Case(batch.replace(**blank), logp, value).rows(rows)
@@ -157,7 +172,7 @@ class Plain:
 
 
 def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
-    """`batch` with other policies and old values some way off the current ones, and an entropy that nobody should read."""
+    """`batch` with other policies and old values some way off the current ones; entropy and log Z there nobody should read."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         logp, _, value = plain.scores(batch)
@@ -166,7 +181,9 @@ def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
         return x + spread * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
     others = {name: near(logp, 0.3) for name in sorted(POLICIES)}
-    return batch.replace(**others, entropy=torch.full_like(logp, torch.nan), values=near(value, 0.3))
+    return batch.replace(
+        **others, entropy=torch.full_like(logp, torch.nan), log_z=torch.full_like(logp[:, 0], torch.nan), values=near(value, 0.3)
+    )
 
 
 def gradient_of(learner: Learner, batch: Batch) -> dict[str, Tensor]:

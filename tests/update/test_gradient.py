@@ -8,7 +8,7 @@ from quatrain.methods import METHODS
 from quatrain.objective import EntropyBonus, Method
 from quatrain.types import Batch
 from tests.update import plain
-from tests.update.plain import HUGE, Plain, batch, error, gradient_of, learner, policy, with_policies
+from tests.update.plain import HUGE, Plain, batch, error, gradient_of, heads, learner, policy, with_policies
 
 TOLERANCE = 2e-6
 """Relative. In most families normalization rounds to float32, whatever the model's dtype is."""
@@ -20,14 +20,10 @@ SPLITS = [(HUGE, HUGE), (HUGE, 7), (30, HUGE), (23, 5), (1, 1)]
 """(tokens_per_pass, head_rows)."""
 
 
-def needs_critic(name: str) -> bool:
-    return "values" in METHODS[name].needs
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_gradient_is_that_of_the_published_loss(name: str):
     """Away from all other policies and from the old values, in several splits into passes."""
-    ours = policy(critic=needs_critic(name))
+    ours = policy(**heads(name))
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     expected = theirs.gradient(name, whole)
@@ -36,14 +32,14 @@ def test_gradient_is_that_of_the_published_loss(name: str):
         assert error(gradient_of(learning, whole), expected) < TOLERANCE, (tokens_per_pass, head_rows)
 
 
-ALONE = [name for name in METHODS if not learner(policy(critic=needs_critic(name)), name).scores_old]
+ALONE = [name for name in METHODS if not learner(policy(**heads(name)), name).scores_old]
 """The rows of which a single update can tell the old policy by itself."""
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_single_update_is_measured_against_itself(name: str):
     """Nobody scores the old policy beforehand: the update's own forward pass is it."""
-    ours = policy(critic=False)
+    ours = policy(**heads(name))
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     garbage = whole.replace(logp_old=torch.full_like(whole.logp_old, 7.0), values=None)
@@ -52,9 +48,9 @@ def test_a_single_update_is_measured_against_itself(name: str):
 
 
 @pytest.mark.parametrize("name", ["gemma3", "mistral", "gpt_neox", "gpt2", "opt", "qwen3_moe", "deepseek_v3", "llama, tied"])
-@pytest.mark.parametrize("row", ["grpo", "ppo"])
+@pytest.mark.parametrize("row", ["grpo", "ppo", "flowrl"])
 def test_gradient_of_other_families(name: str, row: str):
-    ours = policy(name, critic=needs_critic(row))
+    ours = policy(name, **heads(row))
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     learning = learner(ours, row, epochs=2, tokens_per_pass=40, head_rows=9)
@@ -62,14 +58,14 @@ def test_gradient_of_other_families(name: str, row: str):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("row", ["grpo", "ppo"])
+@pytest.mark.parametrize("row", ["grpo", "ppo", "flowrl"])
 def test_gradient_of_adapters(row: str, checkpointing: bool):
-    ours = policy(lora=LoraConfig(rank=3), critic=needs_critic(row), gradient_checkpointing=checkpointing)
+    ours = policy(lora=LoraConfig(rank=3), **heads(row), gradient_checkpointing=checkpointing)
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     learning = learner(ours, row, epochs=2, tokens_per_pass=40, head_rows=9)
     gradient = gradient_of(learning, whole)
-    assert all(".lora_" in key or key.startswith("critic.") for key in gradient)
+    assert all(".lora_" in key or key.startswith(("critic.", "partition.")) for key in gradient)
     assert error(gradient, theirs.gradient(row, whole)) < TOLERANCE
 
 
@@ -150,6 +146,38 @@ def test_metrics_are_those_of_the_batch(tokens_per_pass: int):
     assert found["entropy"] == pytest.approx(entropy[act].mean().item(), rel=1e-5)
     assert found["kl/rollout"] == pytest.approx((gap.exp() - 1 - gap).mean().item(), rel=1e-3)
     assert found["value/loss"] == pytest.approx((value - returns)[act].square().mean().item() / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("tokens_per_pass", [HUGE, 25])
+def test_metrics_of_a_flow_are_those_of_the_batch(tokens_per_pass: int):
+    """The mean square of log Z + mean log π_θ/π_ref − 15·z, and the mean of log Z, over the answers."""
+    ours = policy(**heads("flowrl"))
+    theirs = Plain.of(ours)
+    whole = with_policies(batch().rows((batch().origin == 0).nonzero()[:, 0]), theirs)
+    with torch.no_grad():
+        logp, _, _, log_z = theirs.all_scores(whole)
+    own = whole.action.any(1)
+    ratio = torch.stack([(row[act]).mean() for row, act in zip(logp - whole.logp_ref, whole.action, strict=True)])
+    score = torch.zeros_like(log_z)
+    for prompt in whole.prompt_id.unique():
+        rows = own & (whole.prompt_id == prompt)
+        score[rows] = (whole.reward[rows] - whole.reward[rows].mean()) / (whole.reward[rows].std() + 1e-6)
+    learning = learner(ours, "flowrl", epochs=2, tokens_per_pass=tokens_per_pass)
+    found = learning.gradient(learning.method.bind(whole))
+    assert found["flow/residual"] == pytest.approx((log_z + ratio - 15 * score)[own].square().mean().item(), rel=1e-5)
+    assert found["flow/log_z"] == pytest.approx(log_z[own].mean().item(), rel=1e-5)
+
+
+def test_log_z_of_a_prompt_is_computed_once():
+    """However many answers it has; prompts of which one is the beginning of another are two."""
+    ours = policy(**heads("flowrl"))
+    learning = learner(ours, "flowrl", epochs=2)
+    whole = with_policies(batch(), Plain.of(ours))
+    seen: list[int] = []
+    assert ours.partition is not None
+    with ours.partition.register_forward_hook(lambda _module, _given, out: seen.append(len(out))):
+        learning.gradient(learning.method.bind(whole.rows((whole.origin == 0).nonzero()[:, 0])))
+    assert seen == [3]
 
 
 def test_sensitivity_is_the_norm_of_the_slope_at_the_hidden_state():

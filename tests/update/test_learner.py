@@ -10,10 +10,11 @@ from torch import Tensor
 
 from quatrain.config import LoraConfig
 from quatrain.errors import StoppedRun
+from quatrain.methods import METHODS
 from quatrain.policies import CausalLM
 from quatrain.types import Batch
 from quatrain.update import Learner, Reference
-from tests.update.plain import Plain, batch, error, gradient_of, learner, policy, with_policies
+from tests.update.plain import Plain, batch, error, gradient_of, heads, learner, policy, with_policies
 
 
 def weights(policy: CausalLM) -> dict[str, Tensor]:
@@ -34,14 +35,14 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
 # Epochs and minibatches
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo", "gspo", "rloo", "sft"])
+@pytest.mark.parametrize("name", ["grpo", "ppo", "gspo", "rloo", "sft", "flowrl"])
 @pytest.mark.parametrize(("epochs", "minibatches"), [(1, 1), (2, 1), (2, 2), (1, 3)])
 def test_a_step_is_that_of_a_plain_loop(name: str, epochs: int, minibatches: int, tmp_path):
     """AdamW on the published loss, with the policies of the start of the step scored once."""
-    ours = policy(critic=name == "ppo")
+    ours = policy(**heads(name))
     theirs, start = Plain.of(ours), Plain.of(ours)
     whole = batch()
-    reference = Reference(ours, keep=True, folder=tmp_path) if name == "grpo" else None
+    reference = Reference(ours, keep=True, folder=tmp_path) if "logp_ref" in METHODS[name].needs else None
     settings = {"lr": 0.02, "eps": 1e-2, "weight_decay": 0.1, "max_grad_norm": 0.5}
     learning = learner(
         ours, name, reference=reference, epochs=epochs, minibatches=minibatches, tokens_per_pass=40, head_rows=9, **settings
@@ -243,15 +244,19 @@ def test_a_bad_gradient_leaves_nothing_to_the_next_one():
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)], ids=["whole", "lora"])
-@pytest.mark.parametrize("name", ["dapo", "ppo"])
+@pytest.mark.parametrize("name", ["dapo", "ppo", "flowrl"])
 def test_what_was_saved_goes_on_to_the_same_bits(name: str, lora: LoraConfig | None):
     def fresh() -> Learner:
-        made = policy(dtype=torch.float32, critic=name == "ppo", lora=lora)
+        made = policy(dtype=torch.float32, **heads(name), lora=lora)
         return learner(made, name, steps=4, lr=0.05, schedule="cosine", warmup_steps=1, epochs=2, minibatches=2)
 
+    def rollouts(seed: int) -> Batch:
+        whole = batch(seed)
+        return whole.replace(logp_ref=torch.full(whole.action.shape, -4.0))
+
     through = fresh()
-    through.learn(batch(0), 1)
-    through.learn(batch(1), 2)
+    through.learn(rollouts(0), 1)
+    through.learn(rollouts(1), 2)
     tensors, counters = copy.deepcopy(through.state())
     kept = weights(through.policy)
     resumed = fresh()
@@ -259,7 +264,7 @@ def test_what_was_saved_goes_on_to_the_same_bits(name: str, lora: LoraConfig | N
         for key, p in resumed.policy.named_parameters():
             p.copy_(kept[key])
     resumed.load_state(tensors, counters)
-    assert through.learn(batch(2), 3) == resumed.learn(batch(2), 3)
+    assert through.learn(rollouts(2), 3) == resumed.learn(rollouts(2), 3)
     assert_same_bits(weights(resumed.policy), weights(through.policy))
     assert_same_bits(resumed.state()[0], through.state()[0])
     assert resumed.state()[1] == through.state()[1]
@@ -267,7 +272,7 @@ def test_what_was_saved_goes_on_to_the_same_bits(name: str, lora: LoraConfig | N
     with torch.no_grad():
         for key, p in forgetful.policy.named_parameters():
             p.copy_(kept[key])
-    forgetful.learn(batch(2), 3)
+    forgetful.learn(rollouts(2), 3)
     assert moved(weights(forgetful.policy), weights(through.policy)) > 1e-4
 
 
@@ -315,7 +320,7 @@ def test_any_bit_of_any_weight_is_in_the_fingerprint(dtype: torch.dtype):
     ],
 )
 def test_nothing_is_computed_for_nobody(name: str, config: dict[str, Any], scored: int, tmp_path, monkeypatch):
-    ours = policy(critic=name == "ppo")
+    ours = policy(**heads(name))
     config = dict(config)
     row = learner(ours, name).method
     row = row.with_settings({"kl.coefficient": config.pop("kl")}) if "kl" in config else row

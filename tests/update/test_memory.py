@@ -13,7 +13,7 @@ from quatrain.policies import CausalLM
 from quatrain.types import Batch
 from quatrain.update import Learner
 from tests.policies.families import FAMILIES, TOKENIZER, build
-from tests.update.plain import HUGE, learner
+from tests.update.plain import HUGE, heads, learner
 
 V, WIDTH, ROWS = 5003, 8, 16
 """A vocabulary of a size that no other axis has, so wide that its weights are smaller than the logits of one go."""
@@ -43,7 +43,7 @@ def large_vocabulary(head_rows: int, name: str, tokens_per_pass: int = HUGE) -> 
         "max_position_embeddings": 999,
     }
     model = build(LlamaConfig(**FAMILIES["llama"]().to_dict() | sizes | {"head_dim": 4}))
-    policy = CausalLM(model, TOKENIZER, critic=name == "ppo")
+    policy = CausalLM(model, TOKENIZER, **heads(name))
     return learner(policy, name, head_rows=head_rows, tokens_per_pass=tokens_per_pass, epochs=2)
 
 
@@ -54,6 +54,7 @@ def long_answers(length: int, rows: int = 4) -> Batch:
     action[:, 0] = False
     return Batch(
         tokens=tokens,
+        logp_ref=torch.zeros(tokens.shape),
         action=action,
         reward=torch.arange(rows, dtype=torch.float32),
         prompt_id=torch.zeros(rows, dtype=torch.int64),
@@ -61,7 +62,7 @@ def long_answers(length: int, rows: int = 4) -> Batch:
     )
 
 
-@pytest.mark.parametrize("name", ["dapo", "ppo"])
+@pytest.mark.parametrize("name", ["dapo", "ppo", "flowrl"])
 @pytest.mark.parametrize("head_rows", [ROWS, 24])
 def test_no_tensor_has_more_rows_of_the_vocabulary_than_the_head_may_see(name: str, head_rows: int):
     """800 actions; the embedding and the head themselves have WIDTH rows, fewer than a go of the head."""
