@@ -23,8 +23,8 @@ from quatrain.objective.composition import Given
 from quatrain.objective.terms import Target
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
-from quatrain.prompts import Problem, Task, Template, open_task, resolve_template
-from quatrain.rewards import Judge, check_rewards
+from quatrain.prompts import Problem, Task, Template, Unlabelled, open_task, resolve_template
+from quatrain.rewards import Judge, check_rewards, load_reward
 from quatrain.rewards.judge import COMPARING, verifier
 from quatrain.rollouts import Request, Sampling, TorchEngine
 from quatrain.types import Batch, Origin, Prompt
@@ -37,6 +37,8 @@ PROVIDED = frozenset(
 """Fields of a batch that a run of this kind can fill."""
 OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "entropy"})
 """Those that a process reward model can learn from."""
+LABELLED = frozenset({Origin.DEMONSTRATION, Origin.RATED, Origin.MISMATCHED})
+"""Answers that the task brings."""
 PROBED = 20
 """Problems of an endless task that are looked at for what it has."""
 
@@ -57,8 +59,24 @@ class Plan:
 
     @property
     def rewards(self) -> list[RewardConfig]:
-        """Those that can be computed: without reference answers none that compares with them."""
-        return [r for r in self.config.rewards if self.is_verifiable or r.name not in COMPARING]
+        """Those that can be computed: without reference answers, or where these only measure, none that compares with them."""
+        compares = self.is_verifiable and self.config.labels == "learn"
+        return [r for r in self.config.rewards if compares or r.name not in COMPARING]
+
+    @property
+    def truth(self) -> RewardConfig:
+        """What tells whether an answer is right; where labels only measure, no reward of the user's stands in for them."""
+        return verifier(self.config.rewards if self.config.labels == "learn" else ())
+
+    @property
+    def measures_rollouts(self) -> bool:
+        """Whether the training answers can be verified and no reward does it."""
+        return self.is_verifiable and self.truth not in self.rewards
+
+    @property
+    def voters(self) -> int:
+        """Answers to each prompt that vote and are not trained on."""
+        return (self.config.votes or self.config.group_size) - self.config.group_size
 
     @property
     def held_out(self) -> int:
@@ -71,7 +89,10 @@ class Plan:
         yield from self.doubts
         if not self.is_verifiable:
             instead = ", but held-out pairs are ranked" if self.held_out else ""
-            yield f"{self.task.name} has no reference answers: what the policy writes is not judged{instead}"
+            judged = "judged by no reference" if self.rewards else "not judged"
+            yield f"{self.task.name} has no reference answers: what the policy writes is {judged}{instead}"
+        if self.config.labels == "measure" and self.config.task.examples:
+            yield f"the answers of {self.config.task.examples} problems, which are not trained on, stand in each prompt"
 
 
 def plan(config: RunConfig, *, trains: bool = True) -> Plan:
@@ -96,8 +117,14 @@ def plan(config: RunConfig, *, trains: bool = True) -> Plan:
     for doubt in doubts:
         if doubt.severity == "error":
             raise ConfigError(f"the method {config.method.name} cannot learn from {task.name} like this: {doubt.message}")
-    is_verifiable = verifier(config.rewards).name not in COMPARING or any(p.verifiable for p in seen)
+    own_verifier = config.labels == "learn" and verifier(config.rewards).name not in COMPARING
+    is_verifiable = own_verifier or any(p.verifiable for p in seen)
     compared = next((r.name for r in config.rewards if r.name in COMPARING), None)
+    if config.labels == "measure" and compared and trains and method.judged:
+        raise ConfigError(
+            f"labels = measure keeps reference answers from training, and the reward {compared} compares with them: "
+            "reward what needs none, as with --reward majority, or set labels=learn"
+        )
     if not is_verifiable and compared and (method.judged or not trains):
         raise ConfigError(
             f"the reward {compared} compares with reference answers and {task.name} has none: set task.answer_column, "
@@ -150,6 +177,21 @@ def _check_settings(config: RunConfig, method: Method) -> None:
         raise ConfigError(f"the method {name} needs {', '.join(unavailable)}, which nothing in a single-turn run provides")
     if Origin.POLICY in method.origins and config.sampling.temperature == 0:
         raise ConfigError("sampling.temperature is 0, so all answers of a group are the same: set it above 0")
+    given = sorted(origin.value for origin in (method.origins | method.reads) & LABELLED)
+    if config.labels == "measure" and given:
+        raise ConfigError(
+            f"labels = measure keeps what a task knows of answers from training, and the method {name} reads {given[0]} ones: "
+            "set labels=learn"
+        )
+    if config.votes is not None and config.votes < config.group_size:
+        raise ConfigError(
+            f"votes is {config.votes} and group_size is {config.group_size}: all answers of a group vote, so raise votes"
+        )
+    compares = Origin.POLICY in method.judged and any(load_reward(reward).of_all for reward in config.rewards)
+    if config.votes is not None and not compares:
+        raise ConfigError(
+            f"votes is {config.votes} and nothing is learned from how answers compare: leave it out, or take --reward majority"
+        )
     if config.update.minibatches > config.prompts_per_step:
         raise ConfigError(
             f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups "
@@ -212,9 +254,10 @@ def _load_frozen(config: RunConfig, name: str) -> CausalLM:
 def make_template(planned: Plan, policy: CausalLM) -> Template:
     """How the task's problems are put to this policy."""
     suits = advice(planned.config.model)
+    blind = planned.config.labels == "measure" and not planned.config.task.examples
     return resolve_template(
         planned.config.task,
-        planned.task,
+        Unlabelled(planned.task) if blind else planned.task,
         policy.tokenizer,
         style=suits.template,
         examples=suits.examples,

@@ -94,7 +94,7 @@ class RewardConfig(Section):
     """One reward and its weight in the sum."""
 
     name: str
-    """``correct``, ``math``, ``format``, ``length``, ``overlong``, or ``path/to/module.py:function``."""
+    """``correct``, ``math``, ``majority``, ``format``, ``length``, ``overlong``, or ``path/to/module.py:function``."""
     weight: float = 1.0
     """Its factor in the sum."""
     options: dict[str, Any] = {}
@@ -225,6 +225,12 @@ class RunConfig(Section):
     """Prompts, and so groups, of each step."""
     group_size: PositiveInt = 8
     """Answers sampled for each prompt."""
+    votes: PositiveInt | None = None
+    """Answers sampled for each prompt where a reward compares them, as ``majority`` does; beyond the first ``group_size`` they
+    vote and are not trained on. None is ``group_size``."""
+    labels: Literal["learn", "measure"] = "learn"
+    """What a task's answers, worked and rated ones included, and its further columns are for; with ``measure`` rewards, policy
+    and update are given none of them, and they serve metrics and held-out accuracy alone."""
     max_answer_tokens: PositiveInt = 64
     """Where an answer is cut."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -63,7 +63,7 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
             progress.note("more problems than the run held out: it may have been trained on some of them")
         source = Source(planned.task, template, seed=config.seed, held_out=held_out)
         engine = make_engine(config, policy)
-        with Judge(config.rewards, config.max_answer_tokens) as judge, progress.stage("answering and judging"):
+        with Judge([], config.max_answer_tokens, truth=planned.truth) as judge, progress.stage("answering and judging"):
             return measure(config, policy, template, engine, judge, source.held_out)
 
 

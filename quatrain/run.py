@@ -27,7 +27,7 @@ from quatrain.assembly import (
 )
 from quatrain.config import ConfigError, RunConfig
 from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference, estimate
-from quatrain.diagnostics.measures import readable, rollout_metrics
+from quatrain.diagnostics.measures import accuracy_metrics, readable, rollout_metrics, sampled, vote_metrics
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, default_run_path
 from quatrain.diagnostics.report import write_report
@@ -145,7 +145,8 @@ class Run:
         template = make_template(planned, policy)
         self.template = template
         self.judge, self.trackers = judge, trackers
-        self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out)
+        learns = config.labels == "learn"
+        self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out, labels=learns)
         self.engine = make_engine(config, policy)
         self.rollout = Rollout(
             self.engine,
@@ -155,6 +156,7 @@ class Run:
             encode_answer=lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"],
             context=policy.context,
             seed=config.seed,
+            voters=planned.voters,
             origins=planned.method.origins | planned.method.reads,
         )
         self.learner = make_learner(planned, folder, policy)
@@ -168,9 +170,9 @@ class Run:
         with ExitStack() as stack:
             trackers = open_trackers(config.trackers, folder.path, config.model_dump(mode="json"))
             stack.enter_context(trackers)
-            origins = planned.method.judged | {Origin.POLICY}
-            judge = Judge(planned.rewards, config.max_answer_tokens, origins=origins)  # starts while the model loads
-            stack.enter_context(judge)
+            origins = planned.method.judged | {Origin.POLICY, Origin.VOTER}
+            judge = Judge(planned.rewards, config.max_answer_tokens, origins=origins, truth=planned.truth)
+            stack.enter_context(judge)  # its processes start while the model loads
             for note in planned.notes:
                 progress.note(note)
             with progress.stage(f"loading {config.model.name}"):
@@ -201,7 +203,8 @@ class Run:
             place = self.folder.path / "rollouts"
             place.mkdir(exist_ok=True)
             save_tensors(place / f"step-{step:06d}.safetensors", record)
-        self.folder.rollouts.append(*({"step": step, **r} for r in readable(groups, self.config.sample_rollouts)))
+        shown = readable(self._labelled(groups), self.config.sample_rollouts)
+        self.folder.rollouts.append(*({"step": step, **r} for r in shown))
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure on held-out problems if it is time: on all of them at the end, on some in between."""
@@ -212,7 +215,11 @@ class Run:
         return self._evaluate(step, problems if last else min(problems, settings.progress_problems))
 
     def log(self, step: int, groups: Sequence[Group], metrics: dict[str, Any], clock: loop.Clock) -> None:
-        record = {"step": step, **rollout_metrics(groups), **metrics, "fingerprint": self.learner.fingerprint()}
+        told = rollout_metrics(groups) | vote_metrics(groups)
+        if self.planned.measures_rollouts:
+            with clock("measure"):
+                told |= self._measure(groups)
+        record = {"step": step, **told, **metrics, "fingerprint": self.learner.fingerprint()}
         busy = clock.seconds["rollout"] + clock.seconds["update"]
         record |= {f"seconds/{stage}": seconds for stage, seconds in clock.seconds.items()}
         record |= {"seconds/total": sum(clock.seconds.values()), "tokens_per_second": record.get("rollout/tokens", 0.0) / busy}
@@ -244,6 +251,17 @@ class Run:
                 self.policy.export(work)
                 work.rename(self.folder.model)
             write_report([self.folder.path], self.folder.report)
+
+    def _measure(self, groups: Sequence[Group]) -> dict[str, float]:
+        """How right the training answers and what they were rewarded for are, by labels that no reward has read."""
+        asked = [(group.prompt, t.text) for group in self._labelled(groups) for t in sampled(group)]
+        scores = iter(self.judge.correct([prompt for prompt, _ in asked], [text for _, text in asked]))
+        return accuracy_metrics(groups, [[next(scores) for _ in sampled(group)] for group in groups])
+
+    def _labelled(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups with all that the task knows of their prompts."""
+        learns = self.config.labels == "learn"
+        return [group if learns else replace(group, prompt=self.source.labelled(group.prompt)) for group in groups]
 
     def _evaluate(self, step: int, problems: int) -> dict[str, float]:
         prompts = self.source.held_out[:problems]

@@ -38,6 +38,8 @@ class Origin(StrEnum):
     """The policy's most probable answer, judged to be compared with and never trained on."""
     MISMATCHED = "mismatched"
     """Another prompt's answer, scored to be compared with and never trained on."""
+    VOTER = "voter"
+    """One more of the policy's own answers, judged so that it has a say in the group's rewards and never trained on."""
 
     @property
     def code(self) -> int:
@@ -121,7 +123,7 @@ class Group:
         return tuple(
             t
             for t in self.trajectories
-            if t.error is None and t.length and t.origin is not Origin.GREEDY and (t.reward is not None or t.origin in _UNJUDGED)
+            if t.error is None and t.length and t.origin not in _BESIDE and (t.reward is not None or t.origin in _UNJUDGED)
         )
 
     @property
@@ -132,6 +134,8 @@ class Group:
 
 _UNJUDGED = frozenset({Origin.DEMONSTRATION, Origin.MISMATCHED})
 """What may be learned from without a reward."""
+_BESIDE = frozenset({Origin.GREEDY, Origin.VOTER})
+"""What is judged and goes into no batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

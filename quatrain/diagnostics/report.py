@@ -61,6 +61,18 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 smooth=True,
             ),
             Panel(
+                "Without labels",
+                "By labels that no reward reads: right answers, right majorities, right rewards; and how large majorities are.",
+                {
+                    "rollout/accuracy": "answers",
+                    "vote/label_accuracy": "majorities",
+                    "vote/reward_accuracy": "rewards",
+                    "vote/share": "share of the majority",
+                },
+                unit="share",
+                smooth=True,
+            ),
+            Panel(
                 "Margin of pairs",
                 "How far the better answer is ahead.",
                 {"preference/margin": "in training", "held_out/margin": "held-out"},

@@ -1,6 +1,6 @@
 """Which problems, and how they are put to the policy."""
 
-from quatrain.prompts.problem import Problem, Task
+from quatrain.prompts.problem import Problem, Task, Unlabelled
 from quatrain.prompts.reasoning import DataSet, describe, task_names
 from quatrain.prompts.source import Source
 from quatrain.prompts.tasks import open_task
@@ -12,6 +12,7 @@ __all__ = [
     "Source",
     "Task",
     "Template",
+    "Unlabelled",
     "describe",
     "open_task",
     "resolve_template",

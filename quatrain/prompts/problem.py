@@ -51,6 +51,24 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """The questions of another task, and nothing that is known of their answers."""
+
+    of: Task
+
+    @property
+    def name(self) -> str:
+        return self.of.name
+
+    @property
+    def size(self) -> int | None:
+        return self.of.size
+
+    def problems(self, seed: int, start: int = 0) -> Iterator[Problem]:
+        return (Problem(problem.question) for problem in self.of.problems(seed, start))
+
+
 def stream_seed(seed: int, purpose: str) -> int:
     """A seed for one purpose of a run, unrelated to those of other purposes and of neighbouring seeds."""
     return random.Random(f"{purpose}/{seed}").getrandbits(62)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from quatrain.config import ConfigError
-from quatrain.prompts.problem import Problem, Task, stream_seed
+from quatrain.prompts.problem import Problem, Task, Unlabelled, stream_seed
 from quatrain.prompts.templates import Template
 from quatrain.types import Group, Prompt
 
@@ -17,14 +17,16 @@ PATIENCE = 1000
 class Source:
     """The problems of `task` in `template`, split once and for all by `seed`.
 
-    ``held_out`` has that many distinct questions; no question of theirs, nor of a worked example, is ever trained on.
+    ``held_out`` has that many distinct questions; no question of theirs, nor of a worked example, is ever trained on. Without
+    `labels` the prompts to train on carry nothing but the question.
 
     Raises:
         ConfigError: the task has too few distinct questions for that.
     """
 
-    def __init__(self, task: Task, template: Template, *, seed: int, held_out: int) -> None:
+    def __init__(self, task: Task, template: Template, *, seed: int, held_out: int, labels: bool = True) -> None:
         self.task = task
+        self._trained = task if labels else Unlabelled(task)
         self.template = template
         self._seed = stream_seed(seed, "training")
         self._patience = 2 * task.size if task.size else PATIENCE
@@ -43,6 +45,10 @@ class Source:
         prompts = [next(self._stream) for _ in range(count)]
         self._position = prompts[-1].id + 1 if prompts else self._position
         return prompts
+
+    def labelled(self, prompt: Prompt) -> Prompt:
+        """A prompt to train on with all that the task knows of it, to measure by."""
+        return self._prompt(prompt.id, next(iter(self.task.problems(self._seed, prompt.id))))
 
     def learn(self, groups: Sequence[Group]) -> None:
         """What was learned about each prompt; this source draws without regard to it."""
@@ -70,7 +76,7 @@ class Source:
 
     def _training(self, start: int) -> Iterator[Prompt]:
         stale = 0
-        for position, problem in enumerate(self.task.problems(self._seed, start), start):
+        for position, problem in enumerate(self._trained.problems(self._seed, start), start):
             if problem.question not in self._excluded:
                 stale = 0
                 yield self._prompt(position, problem)

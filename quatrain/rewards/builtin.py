@@ -1,14 +1,15 @@
-"""The rewards that ship. Each is a plain function of facts about an answer, as a user's own reward is; see :mod:`.reward`."""
+"""The rewards that ship. Each is a plain function of facts about answers, as a user's own reward is; see :mod:`.reward`."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from quatrain.rewards.verifiers import is_mathematics, reasoning_gym_score, same_mathematics, same_text
+from quatrain.rewards.verifiers import by_mathematics, by_text, is_mathematics, reasoning_gym_score, same_mathematics, same_text
 
 ONE_LINE_OR_BOXED = re.compile(r"[^\n]+|(?s:.*\\boxed\{.+\}.*)")
 
@@ -32,6 +33,21 @@ def correct(
 def math(completion: str, answer: str | None) -> float:
     """1 if the last expression of the answer equals the reference answer, else 0: github.com/huggingface/Math-Verify."""
     return float(same_mathematics(completion, _required(answer)))
+
+
+def majority(completions: list[str], *, compare: Literal["auto", "math", "text"] = "auto") -> list[float]:
+    """1 for the answers that agree with the most frequent one, 0 for the others: the vote of TTRL (arXiv:2504.16084), eq. 2.
+
+    They agree as an answer agrees with its reference in :func:`correct`, by ``math`` or by ``text``; ``auto`` is ``math`` where
+    math-verify finds a number or LaTeX in more than half of those that are not empty. Where two are as frequent, the one that
+    came first wins. An answer in which nothing can be read has no vote and gets 0.
+    """
+    written = [text for text in completions if text.strip()]
+    by_math = compare == "math" or (compare == "auto" and 2 * sum(map(is_mathematics, written)) > len(written))
+    classes = (by_mathematics if by_math else by_text)(completions)
+    votes = Counter(kind for kind in classes if kind is not None)
+    winner = max(votes, key=votes.__getitem__, default=-1)  # the first of the most frequent: keys stand in their order
+    return [float(kind == winner) for kind in classes]
 
 
 def format(completion: str, *, pattern: re.Pattern[str] = ONE_LINE_OR_BOXED) -> float:
@@ -65,4 +81,4 @@ def _required(answer: str | None) -> str:
     return answer
 
 
-BUILTIN = {function.__name__: function for function in (correct, math, format, length, overlong)}
+BUILTIN = {function.__name__: function for function in (correct, math, majority, format, length, overlong)}

@@ -25,8 +25,8 @@ START_SECONDS = 300.0
 
 Call = tuple[int, dict[str, Any]]
 """Which of the rewards, and the facts that it wants."""
-Verdict = float | str
-"""The reward, or why there is none."""
+Verdict = float | list[float] | str
+"""The reward of the answer that the call is about, those of all of them, or why there is none."""
 
 
 class Pool:

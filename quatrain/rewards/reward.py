@@ -12,6 +12,9 @@ A reward is a function of facts about one answer, taken by name; it declares tho
 ``max_answer_tokens``  that limit
 =====================  ====================================================
 
+A function that takes ``completions``, the texts of all answers to a prompt, in the place of facts about one of them judges them
+together and returns a list with a number for each.
+
 Every other parameter is an option, set by ``options`` of its configuration. It returns a finite number::
 
     def short_and_right(completion: str, answer: str, *, tokens: int, limit: int = 20) -> float:
@@ -27,7 +30,7 @@ import inspect
 import math
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,13 @@ from pydantic import TypeAdapter, ValidationError
 from quatrain.config import ConfigError, RewardConfig, nearest
 from quatrain.rewards.builtin import BUILTIN
 
-FACTS = ("completion", "answer", "question", "info", "tokens", "truncated", "max_answer_tokens")
+OF_ONE = ("completion", "tokens", "truncated")
+"""Facts about one answer."""
+OF_PROMPT = ("answer", "question", "info", "max_answer_tokens")
+"""Facts that all answers to a prompt share."""
+OF_ALL = "completions"
+"""The fact that makes a reward one of all answers to a prompt together."""
+FACTS = ("completion", "answer", "question", "info", "tokens", "truncated", "max_answer_tokens", OF_ALL)
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,23 @@ class Reward:
     wants: frozenset[str]
     """The facts that the function takes."""
 
-    def __call__(self, facts: Mapping[str, Any]) -> float:
-        """The reward of an answer. Raises TypeError or ValueError if it is not a finite number."""
+    @property
+    def of_all(self) -> bool:
+        """Whether it judges all answers to a prompt together."""
+        return OF_ALL in self.wants
+
+    def __call__(self, facts: Mapping[str, Any]) -> float | list[float]:
+        """The reward of an answer, or those of all. Raises TypeError or ValueError if one is not a finite number."""
         value = self.function(**{name: facts[name] for name in self.wants}, **self.options)
-        if value is None or isinstance(value, str):
-            raise TypeError(f"it returned {value!r:.60}, not a number")
-        if not math.isfinite(number := float(value)):
-            raise ValueError(f"it returned {number}, not a finite number")
-        return number
+        if not self.of_all:
+            return _finite(value)
+        count = len(facts[OF_ALL])
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+            raise TypeError(f"it returned {value!r:.60}, not a list with a number for each of {count} answers")
+        numbers = [_finite(number) for number in value]
+        if len(numbers) != count:
+            raise ValueError(f"it returned {len(numbers)} numbers for {count} answers")
+        return numbers
 
 
 def load_reward(config: RewardConfig) -> Reward:
@@ -83,13 +101,29 @@ def load_reward(config: RewardConfig) -> Reward:
                 f"give it in the reward's options, as in options: {{{name}: …}}"
             )
     options = _checked_options(config, function) if config.name in BUILTIN else dict(config.options)
-    return Reward(config.name, function, options, frozenset(FACTS if takes_any else named.keys() & set(FACTS)))
+    wants = named.keys() & set(FACTS)
+    of_one = [name for name in OF_ONE if name in wants]
+    if OF_ALL in wants and of_one:
+        raise ConfigError(
+            f"the reward {config.name} takes {OF_ALL}, all answers to a prompt, and {of_one[0]}, which is about one of them: "
+            "leave one of the two out"
+        )
+    rest = {*OF_PROMPT, *(() if OF_ALL in wants else OF_ONE)} if takes_any else set[str]()
+    return Reward(config.name, function, options, frozenset(wants | rest))
 
 
 def check_rewards(configs: Sequence[RewardConfig]) -> None:
     """Raise ConfigError for the first of `configs` that :func:`load_reward` cannot load."""
     for config in configs:
         load_reward(config)
+
+
+def _finite(value: Any) -> float:
+    if value is None or isinstance(value, str):
+        raise TypeError(f"it returned {value!r:.60}, not a number")
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"it returned {number}, not a finite number")
+    return number
 
 
 def _checked_options(config: RewardConfig, function: Callable[..., Any]) -> dict[str, Any]:

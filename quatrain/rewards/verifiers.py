@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from math_verify import parse, verify
@@ -41,6 +41,25 @@ def is_mathematics(answer: str) -> bool:
 def same_text(completion: str, answer: str) -> bool:
     """Whether the final answer is `answer`, up to case and white space."""
     return _normal(final_answer(completion)) == _normal(answer)
+
+
+def by_mathematics(completions: Sequence[str]) -> list[int | None]:
+    """The class of each answer, the number of the first answer whose expression math-verify finds equal; None without one."""
+    expressions = {text: parse(text) for text in set(completions)}
+    first: dict[str, int | None] = {}
+    for number, text in enumerate(completions):
+        if text not in first:
+            classes = dict.fromkeys(kind for kind in first.values() if kind is not None)
+            equal = (kind for kind in classes if verify(expressions[completions[kind]], expressions[text]))
+            first[text] = next(equal, number) if expressions[text] else None
+    return [first[text] for text in completions]
+
+
+def by_text(completions: Sequence[str]) -> list[int | None]:
+    """The class of each answer, the number of the first one whose final answer is the same text; None where that is empty."""
+    first: dict[str, int] = {}
+    texts = [_normal(final_answer(text)) for text in completions]
+    return [first.setdefault(text, number) if text else None for number, text in enumerate(texts)]
 
 
 def _normal(text: str) -> str:

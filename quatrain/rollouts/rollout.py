@@ -29,6 +29,8 @@ class Rollout:
     context: int
     """Most tokens that the policy can read and write in one sequence."""
     seed: int = 0
+    voters: int = 0
+    """How many more answers to each prompt are sampled that only vote."""
     origins: frozenset[Origin] = frozenset({Origin.POLICY})
     """Whose trajectories are wanted, of the policy's, demonstrations, rated, greedy and mismatched ones."""
 
@@ -56,19 +58,19 @@ class Rollout:
         return groups
 
     def _act(self, origin: Origin, prompts: Sequence[Prompt], tokens: Sequence[Tensor], version: int) -> list[list[Trajectory]]:
-        """The policy's own answers to each prompt: samples, or the most probable one."""
-        greedy = origin is Origin.GREEDY
-        sampling = replace(self.sampling, temperature=0.0) if greedy else self.sampling
-        count = (1 if greedy else self.group_size) if origin in self.origins else 0
+        """The policy's own answers to each prompt: samples, of which the last ones only vote, or the most probable one."""
+        sampling = replace(self.sampling, temperature=0.0) if origin is Origin.GREEDY else self.sampling
+        sampled = [Origin.POLICY] * self.group_size + [Origin.VOTER] * self.voters
+        members = ([origin] if origin is Origin.GREEDY else sampled) if origin in self.origins else []
         fits = [0 < len(t) <= self.context - sampling.max_tokens for t in tokens]
         requests = [
             Request(t, (self.seed, 1, prompt.id, member))
             for prompt, t, ok in zip(prompts, tokens, fits, strict=True)
-            for member in range(count if ok else 0)
+            for member in range(len(members) if ok else 0)
         ]
         written = iter(self.engine.generate(requests, sampling))
 
-        def answer(prompt: Prompt, t: Tensor, ok: bool) -> Trajectory:
+        def answer(prompt: Prompt, t: Tensor, ok: bool, origin: Origin) -> Trajectory:
             if not ok:
                 room = f"{len(t)} prompt tokens and {sampling.max_tokens} for the answer"
                 return _failed(prompt, t, f"{room} do not fit into a context of {self.context}", origin)
@@ -76,7 +78,7 @@ class Rollout:
             info = {"finish": c.finish}
             return _trajectory(prompt, t, c.tokens, c.logp, version, text=c.text, origin=origin, info=info)
 
-        return [[answer(prompt, t, ok) for _ in range(count)] for prompt, t, ok in zip(prompts, tokens, fits, strict=True)]
+        return [[answer(*of, member) for member in members] for of in zip(prompts, tokens, fits, strict=True)]
 
     def _given(
         self, prompt: Prompt, tokens: Tensor, answers: Sequence[tuple[str, float | None]], origin: Origin
