@@ -28,3 +28,8 @@ def unruly(completion: str, *, question: str) -> float:
     if question == "die":
         os._exit(3)
     return float("nan") if question == "nan" else 1.0
+
+
+def peeking(completion: str, answer: str | None, info: dict[str, object]) -> float:
+    """How many kinds of label it is told, whatever the answer."""
+    return float(answer is not None) + float(bool(info))

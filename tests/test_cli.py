@@ -76,6 +76,11 @@ WRONG = [
     ("train --method grpo --set reference.model=none " + SUMS, "needs a reference policy", "method.kl.coefficient=0"),
     ("train --set update.minibatches=9 --set prompts_per_step=8 " + SUMS, "update.minibatches is 9", "8 prompts"),
     ("train --set evaluate.k=[1,4] --set evaluate.samples=2 " + SUMS, "evaluate.k has 4", "raise evaluate.samples"),
+    ("train --reward majority --set votes=4 " + SUMS, "votes is 4 and group_size is 8", "raise votes"),
+    ("train --set votes=16 " + SUMS, "nothing is learned from how answers compare", "--reward majority"),
+    ("train --method sft --reward majority --set votes=16 " + SUMS, "nothing is learned from how", "leave it out"),
+    ("train --set labels=measure " + SUMS, "the reward correct compares with them", "--reward majority"),
+    ("train --method sft --set labels=measure " + SUMS, "reads demonstration ones", "set labels=learn"),
     ("train --method grpo --set sampling.temperature=0 " + SUMS, "sampling.temperature is 0", "above 0"),
     (
         "train --method grpo --task sums.jsonl --model tiny --set evaluate.problems=24",

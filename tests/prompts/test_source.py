@@ -104,3 +104,32 @@ class TestResuming:
         a, b = (Source(SUMS, PLAIN, seed=0, held_out=0) for _ in range(2))
         a.learn([])
         assert a.take(3) == b.take(3)
+
+
+class Sealed(Problem):
+    """A problem of which only the question may be looked at."""
+
+    def __getattribute__(self, name):
+        if name in ("answer", "demonstration", "rated", "info", "worked", "verifiable"):
+            raise AssertionError(f"{name} was looked at")
+        return super().__getattribute__(name)
+
+
+class TestWithoutLabels:
+    def test_no_label_is_looked_at(self):
+        sealed = Rows("letters", tuple(Sealed(f"q{n}", f"a{n}", info={"n": n}) for n in range(8)))
+        source = Source(sealed, PLAIN, seed=0, held_out=0, labels=False)
+        for prompt in source.take(20):
+            assert (prompt.answer, prompt.demonstration, prompt.rated, prompt.info) == (None, None, (), {})
+        with pytest.raises(AssertionError, match="was looked at"):
+            source.labelled(source.take(1)[0])
+        with pytest.raises(AssertionError, match="was looked at"):
+            Source(sealed, PLAIN, seed=0, held_out=0).take(1)
+
+    @pytest.mark.parametrize("task", [SUMS, letters(24)])
+    def test_the_prompts_are_those_of_a_source_with_labels_and_lead_back_to_them(self, task):
+        with_labels, without = (Source(task, PLAIN, seed=0, held_out=5, labels=labels) for labels in (True, False))
+        assert with_labels.held_out == without.held_out
+        seen, blind = with_labels.take(40), without.take(40)
+        assert [(p.id, p.text) for p in blind] == [(p.id, p.text) for p in seen]
+        assert [without.labelled(p) for p in blind] == seen

@@ -1,6 +1,7 @@
 """Each reward that ships, against numbers worked out by hand."""
 
 import re
+import time
 
 import pytest
 
@@ -33,6 +34,45 @@ class TestCorrect:
     def test_without_a_reference_answer_there_is_nothing_to_compare_with(self):
         with pytest.raises(ValueError, match=r"no reference answer.*task\.answer_column"):
             builtin.correct("12", None, info={})
+
+
+class TestMajority:
+    @pytest.mark.parametrize(
+        ("completions", "rewards"),
+        [
+            (["12", "13", " 12."], [1, 0, 1]),
+            (["0.5", "It is 1/2", r"\boxed{\frac{1}{2}}", "2", "2"], [1, 1, 1, 0, 0]),
+            (["13", "12", "12", "13"], [1, 0, 0, 1]),
+            (["no idea", "12", "no idea", "13", "12"], [0, 1, 0, 0, 1]),
+            (["Paris", "Rome", "<answer>Rome</answer> it is", " paris", "ROME"], [0, 1, 1, 0, 1]),
+            (["", "Rome", "", " "], [0, 1, 0, 0]),
+            (["It was 1889", "Paris", "Paris"], [0, 1, 1]),
+            (["", " "], [0, 0]),
+            (["7"], [1]),
+        ],
+    )
+    def test_the_most_frequent_answer_wins_and_the_first_of_several(self, completions, rewards):
+        assert builtin.majority(completions) == rewards
+
+    def test_the_comparison_can_be_chosen(self):
+        answers = ["12.0", "12", "12", "x", "x", "x"]
+        assert builtin.majority(answers, compare="math") == [1, 1, 1, 0, 0, 0]
+        assert builtin.majority(answers, compare="text") == [0, 0, 0, 1, 1, 1]
+        assert builtin.majority(["no", "idea"], compare="math") == [0, 0], "where nothing can be read nobody wins"
+
+    @pytest.mark.parametrize("compare", ["math", "text"])
+    def test_it_is_the_verifiers_word_with_the_majority_for_a_reference(self, compare):
+        answers = ["4", "<answer>5</answer>", "2+2 = 4", "5", "four", "4", ""]
+        rewards = builtin.majority(answers, compare=compare)
+        label = answers[rewards.index(1)]
+        label = label if compare == "math" else "4"
+        assert rewards == [builtin.correct(text, label, info={}, compare=compare) for text in answers]
+
+    def test_64_answers_take_no_time(self):
+        answers = [f"so it is {n % 40}/{1 + n % 3}" for n in range(64)]
+        began = time.perf_counter()
+        builtin.majority(answers)
+        assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(("completion", "score"), [("x = 2^{3}", 0), ("so it is $8$", 1), ("5 + 3", 1), ("", 0), ("no idea", 0)])

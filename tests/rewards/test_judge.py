@@ -35,6 +35,10 @@ def moody(completion):
 def heavy(): return float("torch" in sys.modules)
 def length_of_all(tokens, truncated, max_answer_tokens): return tokens + 100 * truncated + 1000 * max_answer_tokens
 def asks(completion): return 2.0 if input() else 0.0
+def same(completions, answer, *, unit=1.0):
+    if "raise" in completions: raise ValueError("no")
+    if "hang" in completions: time.sleep(60)
+    return [unit * completions.count(text) for text in completions]
 """
 
 
@@ -97,6 +101,37 @@ class TestJudging:
     def test_unknown_rewards_are_told_at_once(self):
         with pytest.raises(ConfigError, match="did you mean correct"):
             Judge([RewardConfig(name="corect")], 64)
+
+
+class TestOfAllAnswers:
+    def test_is_told_those_that_are_judged_and_once(self, mine):
+        before = (
+            trajectory("a"),
+            trajectory("a", origin=Origin.DEMONSTRATION),
+            trajectory("", error="too long"),
+            trajectory("b"),
+            trajectory("a", origin=Origin.VOTER),
+        )
+        origins = frozenset({Origin.POLICY, Origin.VOTER})
+        rewards = [RewardConfig(name="format"), mine("same", options={"unit": 0.5})]
+        with Judge(rewards, 64, origins=origins, workers=1) as judge:
+            after = only(judge.judge([Group(Prompt(0, "?"), before), group("2", "b", "b"), Group(Prompt(1, "?"), before[1:3])]))
+        assert [t.reward for t in after] == [2.0, None, None, 1.5, 2.0, 2.0, 2.0, None, None]
+        assert (after[1], after[2]) == before[1:3]
+        assert after[0].info["rewards"] == {"format": 1.0, rewards[1].name: 1.0}
+
+    @pytest.mark.parametrize(("text", "why"), [("raise", "ValueError: no"), ("hang", "it took longer than 0.5 s")])
+    def test_a_failure_costs_the_answers_to_one_prompt(self, mine, text, why):
+        config = mine("same", timeout_seconds=0.5)
+        with Judge([RewardConfig(name="format"), config], 64, workers=1) as judge:
+            first, second = judge.judge([group("2", "fine", text), group("2", "fine", "fine")])
+        assert [t.error for t in first.trajectories] == [f"reward {config.name}: {why}"] * 2
+        assert [t.info["rewards"] for t in first.trajectories] == [{"format": 1.0}] * 2
+        assert [t.reward for t in first.trajectories + second.trajectories] == [None, None, 3.0, 3.0]
+
+    def test_tells_nobody_whether_one_answer_is_right(self, mine):
+        with Judge([RewardConfig(name="majority"), mine("same")], 64, workers=1) as judge:
+            assert judge.correct([Prompt(0, "?", answer="2")] * 2, ["2", "3"]) == [1.0, 0.0]
 
 
 class TestFailing:

@@ -63,6 +63,45 @@ class TestBuiltin:
         assert f"{option} = {value!r} is not allowed" in refused(name, **{option: value})
 
 
+class TestOfAllAnswers:
+    ALL = FACTS | {"completions": ["12", "13", "12"]}
+
+    def test_takes_the_answers_and_what_they_share(self, write_reward):
+        source = "def reward(completions, question, *, unit=1): return [unit * (c == completions[0]) for c in completions]"
+        reward = load(write_reward(source), unit=0.5)
+        assert reward.of_all
+        assert reward.wants == {"completions", "question"}
+        assert reward(self.ALL) == [0.5, 0.0, 0.5]
+
+    def test_may_take_all_that_they_share_and_nothing_about_one(self, write_reward):
+        source = "def reward(completions, **facts): return [len(facts)] * (1 if {*facts} & {'completion', 'tokens'} else 3)"
+        assert load(write_reward(source))(self.ALL) == [4, 4, 4]
+
+    def test_the_builtin_one(self):
+        assert load("majority", compare="text")(self.ALL) == [1, 0, 1]
+        assert "compare = 'txt' is not allowed" in refused("majority", compare="txt")
+
+    @pytest.mark.parametrize("fact", ["completion", "tokens", "truncated"])
+    def test_is_about_one_answer_or_about_all(self, write_reward, fact):
+        message = refused(write_reward(f"def reward(completions, {fact}): return []"))
+        assert f"takes completions, all answers to a prompt, and {fact}, which is about one of them" in message
+
+    @pytest.mark.parametrize(
+        ("value", "why"),
+        [
+            ("[1, 0]", "2 numbers for 3 answers"),
+            ("1.0", "1.0, not a list with a number for each of 3 answers"),
+            ("'110'", "'110', not a list"),
+            ("{'12': 1}", "not a list"),
+            ("[1, 0, float('nan')]", "nan, not a finite number"),
+            ("[1, 0, None]", "None, not a number"),
+        ],
+    )
+    def test_must_return_a_finite_number_for_each(self, write_reward, value, why):
+        with pytest.raises((TypeError, ValueError), match=why):
+            load(write_reward(f"def reward(completions): return {value}"))(self.ALL)
+
+
 class TestOfAUser:
     def test_takes_the_facts_that_it_names(self, write_reward):
         name = write_reward("def reward(completion, *, tokens, bonus=0.0): return len(completion) + tokens + bonus")

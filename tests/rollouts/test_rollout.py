@@ -8,7 +8,7 @@ import torch
 
 from quatrain.policies import CausalLM
 from quatrain.rollouts import Completion, Request, Rollout, Sampling, TorchEngine
-from quatrain.types import Group, Origin, Prompt
+from quatrain.types import Group, Origin, Prompt, collate
 from tests.policies.families import TOKENIZER, family
 
 BOTH = frozenset({Origin.POLICY, Origin.DEMONSTRATION})
@@ -156,3 +156,15 @@ def test_a_sample_depends_on_nothing_beside_it():
     assert [written(g) for g in act(prompts[::-1])] == [written(g) for g in whole[::-1]]
     assert [written(g)[:3] for g in act(prompts, group_size=5)] == [written(g) for g in whole]
     assert [written(g) for g in act(prompts, seed=6)] != [written(g) for g in whole]
+
+
+def test_voters_are_further_samples_and_change_none_of_the_others():
+    prompts = [prompt(7, "abc"), prompt(3, "a")]
+    alone, with_voters = (rollout(voters=voters)(prompts, version=2) for voters in (0, 2))
+    for few, many in zip(alone, with_voters, strict=True):
+        assert [t.origin for t in many.trajectories] == [Origin.POLICY] * 3 + [Origin.VOTER] * 2
+        assert [t.text for t in many.trajectories[:3]] == [t.text for t in few.trajectories]
+        assert len({t.text for t in many.trajectories}) == 5
+        judged = Group(many.prompt, tuple(t.replace(reward=1.0) for t in many.trajectories))
+        assert judged.trainable == judged.trajectories[:3]
+    assert collate([Group(g.prompt, tuple(t.replace(reward=1.0) for t in g.trajectories)) for g in with_voters]).size == 6
