@@ -100,6 +100,7 @@ def test_collating_nothing_gives_a_batch_of_nothing():
         ({"reward": None, "origin": Origin.RATED}, False),
         ({"reward": None, "origin": Origin.MISMATCHED}, True),
         ({"origin": Origin.GREEDY}, False),
+        ({"origin": Origin.VOTER}, False),
         ({"action": torch.zeros(5, dtype=torch.bool)}, False),
     ],
 )
@@ -118,6 +119,7 @@ def test_origins_have_different_codes_that_do_not_change():
         "rated": 4,
         "greedy": 5,
         "mismatched": 6,
+        "voter": 7,
     }
 
 
