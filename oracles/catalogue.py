@@ -365,6 +365,8 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "max_rl": "Neither divides by a group's mean reward.",
         "gfpo": "Neither filters a group before its statistics.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
+        "intuitor": "Neither has a reward that the policy's own distributions give.",
+        "em_rl": "Neither has a reward that the policy's own distributions give.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
         "flowrl": "TRL has no learned log Z, and verl none in its package.",

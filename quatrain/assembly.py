@@ -32,7 +32,7 @@ from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 
 PROVIDED = frozenset(
     {"reward", "reward_greedy", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
-    | {"entropy", "values", "log_z"}
+    | {"entropy", "entropy_old", "certainty", "values", "log_z"}
 )
 """Fields of a batch that a run of this kind can fill."""
 OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "entropy"})
@@ -65,8 +65,8 @@ class Plan:
 
     @property
     def truth(self) -> RewardConfig:
-        """What tells whether an answer is right; where labels only measure, no reward of the user's stands in for them."""
-        return verifier(self.config.rewards if self.config.labels == "learn" else ())
+        """What tells whether an answer is right."""
+        return truth(self.config)
 
     @property
     def measures_rollouts(self) -> bool:
@@ -95,6 +95,11 @@ class Plan:
             yield f"the answers of {self.config.task.examples} problems, which are not trained on, stand in each prompt"
 
 
+def truth(config: RunConfig) -> RewardConfig:
+    """What tells whether an answer is right; where labels only measure, no reward of the run's stands in for them."""
+    return verifier(config.rewards if config.labels == "learn" else ())
+
+
 def plan(config: RunConfig, *, trains: bool = True) -> Plan:
     """Check what can be checked without loading a model; `trains` is whether the method matters.
 
@@ -117,8 +122,7 @@ def plan(config: RunConfig, *, trains: bool = True) -> Plan:
     for doubt in doubts:
         if doubt.severity == "error":
             raise ConfigError(f"the method {config.method.name} cannot learn from {task.name} like this: {doubt.message}")
-    own_verifier = config.labels == "learn" and verifier(config.rewards).name not in COMPARING
-    is_verifiable = own_verifier or any(p.verifiable for p in seen)
+    is_verifiable = truth(config).name not in COMPARING or any(p.verifiable for p in seen)
     compared = next((r.name for r in config.rewards if r.name in COMPARING), None)
     if config.labels == "measure" and compared and trains and method.judged:
         raise ConfigError(

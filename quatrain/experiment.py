@@ -21,7 +21,7 @@ from typing import Any, Self, cast
 import torch
 from rich.console import Console
 
-from quatrain.assembly import Plan
+from quatrain.assembly import Plan, truth
 from quatrain.config import ConfigError, RunConfig, load, read_yaml
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, write_atomic
@@ -29,7 +29,6 @@ from quatrain.diagnostics.report import differing
 from quatrain.errors import StoppedRun
 from quatrain.methods import method as find_method
 from quatrain.objective import Method
-from quatrain.rewards.judge import verifier
 from quatrain.run import check, resume, train
 
 POLL_SECONDS = 0.5
@@ -260,7 +259,7 @@ def _answer(connection: Connection, process: BaseProcess) -> str:
 
 def _measured(config: RunConfig) -> dict[str, Any]:
     """What a run of `config` is measured by."""
-    tree, judge = config.model_dump(mode="json"), verifier(config.rewards)
+    tree, judge = config.model_dump(mode="json"), truth(config)
     return {key: tree[key] for key in SHARED} | {"the judging reward": {"name": judge.name, "options": judge.options}}
 
 

@@ -161,6 +161,10 @@ class Batch:
     """[B, T] log-probability under a process reward model that is a language model."""
     entropy: Tensor | None = None
     """[B, T] the policy's entropy in the state in which the action was taken, as the current forward pass knows it."""
+    entropy_old: Tensor | None = None
+    """[B, T] the same entropy at the start of the update."""
+    certainty: Tensor | None = None
+    """[B, T] KL(U‖π) of the uniform distribution and the policy's at the start of the update, in the state of the action."""
     log_z: Tensor | None = None
     """[B] log Z of the sequence's prompt, as the current forward pass knows it."""
     values: Tensor | None = None

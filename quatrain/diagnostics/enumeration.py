@@ -116,6 +116,11 @@ class World:
         return torch.special.entr(self.logits.softmax(2)).sum(2)[:, self.state]
 
     @cached_property
+    def certainty(self) -> Float[Tensor, "P N T"]:
+        """KL(U‖π(·|state)) of the state in which each token is written."""
+        return (-self.logits.log_softmax(2).mean(2) - math.log(self.logits.shape[2]))[:, self.state]
+
+    @cached_property
     def scores(self) -> Float[Tensor, "P N T S V"]:
         """∇log π of each token by the logits of its prompt: 1[V] − π(V) in the token's state."""
         return self.path - self.path.sum(3, keepdim=True) * self.logits.softmax(2)[:, None, None]
@@ -148,6 +153,8 @@ class World:
             "logp_rollout": self.logp,
             "logp_ref": self.logp_ref,
             "entropy": current.entropy,
+            "entropy_old": self.entropy,
+            "certainty": self.certainty,
             "values": self.values,
             "version": every_token,
             "turn": every_token,

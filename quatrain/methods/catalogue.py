@@ -34,6 +34,7 @@ from quatrain.objective import (
     GeometricMean,
     Hinge,
     ImplicitProcess,
+    Intrinsic,
     LengthAdaptiveGAE,
     Logistic,
     Method,
@@ -469,6 +470,28 @@ METHODS: dict[str, Method] = {
         claim="A classifier of outcomes whose logit is a log-ratio of language models is a process reward model for free.",
         aka=("free_process_rewards",),
         note="TRL's bco_pair adds up a pair's two answers, where this is their mean.",
+    ),
+    "intuitor": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Intrinsic("certainty", _Z_SCORE), reduce=PerSequence()),
+        Term(name="kl", coefficient=0.005, denominator=Current(), advantage=StayClose("k3"), reduce=PerSequence()),
+        paper="arXiv:2505.19590",
+        claim="GRPO with the policy's own certainty in the place of the reward: no labels, no verifier.",
+        aka=("rlif", "self_certainty"),
+        note="Certainty is that of the policy at the start of the update. The KL coefficient is that of the authors' settings "
+        "for MATH; their code leaves out the constant log|V|, which a z-score takes away.",
+    ),
+    "em_rl": Method(
+        Term(
+            denominator=Current(),
+            advantage=Intrinsic("entropy", Relative(baseline="leave_one_out")),
+            likelihood=Sequence(),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2505.15134",
+        claim="Minus the entropy of its own next-token distributions as the only reward: on par with RL from labels.",
+        aka=("entropy_minimization",),
+        note="The form by token; method.advantage.by=likelihood is the one by sequence. The rewards are the paper's; that they "
+        "go into RLOO, with which it compares, and without a KL penalty, is our choice.",
     ),
     "opd": Method(
         Term(denominator=Rollout(), advantage=TeacherGap(), reduce=PerToken()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quatrain.objective import Accepted, Corrected, Current, ImplicitProcess, Method, One, Rollout, Verified
+from quatrain.objective import Accepted, Corrected, Current, ImplicitProcess, Intrinsic, Method, One, Rollout, Verified
 from quatrain.types import Origin
 
 FAMILIES: dict[str, str] = {
@@ -15,6 +15,7 @@ FAMILIES: dict[str, str] = {
     "Critics": "a learned value says which token deserves the reward",
     "Flow balance": "answers as probable as the reward makes them, in the place of the best one; log Z of the prompt is learned",
     "Process rewards": "a language model that learns from outcomes alone rewards each token",
+    "Own signals": "the policy's own certainty stands in the place of a reward",
     "Off-policy": "the ratio is to the policy that acted: another engine's, or stale weights",
     "Distillation": "a teacher judges each token of the policy's own answers",
     "Mixed": "demonstrations beside the policy's own answers",
@@ -37,6 +38,8 @@ def family(row: Method) -> str:
         return "Distillation"
     if "log_z" in row.needs:
         return "Flow balance"
+    if advantage is Intrinsic:
+        return "Own signals"
     if advantage in (ImplicitProcess, Verified):
         return "Process rewards"
     if mask is Corrected or denominator is Rollout:

@@ -142,6 +142,16 @@ PAPERS: dict[str, Paper] = {
         "Jeff and Salakhutdinov, Ruslan and Feng, Haiwen and Zanette, Andrea",
         2026,
     ),
+    "arXiv:2505.19590": Paper(
+        "Learning to Reason without External Rewards",
+        "Zhao, Xuandong and Kang, Zhewei and Feng, Aosong and Levine, Sergey and Song, Dawn",
+        2025,
+    ),
+    "arXiv:2505.15134": Paper(
+        "The Unreasonable Effectiveness of Entropy Minimization in {LLM} Reasoning",
+        "Agarwal, Shivam and Zhang, Zimin and Yuan, Lifan and Han, Jiawei and Peng, Hao",
+        2025,
+    ),
     "arXiv:2402.03300": Paper(
         "{DeepSeekMath}: Pushing the Limits of Mathematical Reasoning in Open Language Models",
         "Shao, Zhihong and Wang, Peiyi and Zhu, Qihao and Xu, Runxin and Song, Junxiao and Bi, Xiao and Zhang, Haowei and "

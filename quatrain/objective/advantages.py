@@ -245,6 +245,39 @@ class OverGreedy:
 
 
 @dataclass(frozen=True)
+class Intrinsic:
+    """Another advantage, of what the policy itself says of its answer in the place of the reward: no label, and no verifier.
+
+        R = 1/|y| Σₜ KL(U‖π_old(·|sₜ)), −Σₜ H(π_old(·|sₜ)), or log π_old(y);  Â = of
+
+    Source: certainty: arXiv:2505.19590 (Intuitor), section 3.2; entropy and likelihood: arXiv:2505.15134 (EM-RL), by token and by
+    sequence. π_old is the policy at the start of the update.
+    """
+
+    by: Literal["certainty", "entropy", "likelihood"] = "certainty"
+    """How far from uniform the distributions are that its tokens came from, how decided they are, or how probable it is."""
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs - {"reward"} | {_SIGNALS[self.by]}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        signal = getattr(view.batch, _SIGNALS[self.by])
+        assert signal is not None
+        signal = signal.double().where(view.action, 0)
+        reward = {"certainty": view.mean(signal)[:, 0], "entropy": -signal.sum(1), "likelihood": signal.sum(1)}[self.by]
+        return self.of(replace(view, batch=view.batch.replace(reward=reward)))
+
+
+_SIGNALS = {"certainty": "certainty", "entropy": "entropy_old", "likelihood": "logp_old"}
+"""The field of the batch that each is made of."""
+
+
+@dataclass(frozen=True)
 class ReturnToGo:
     """The reward minus what the answer departs from the reference policy from here on: the KL penalty inside of the reward.
 

@@ -18,6 +18,7 @@ from quatrain.objective.advantages import (
     BetaNormalized,
     ByEntropy,
     FlowBalance,
+    Intrinsic,
     LengthAdaptiveGAE,
     One,
     OverGreedy,
@@ -190,9 +191,9 @@ def _too_early(term: AnyTerm, _: Terms) -> str | None:
 def _nobody(term: AnyTerm, _: Terms) -> str | None:
     """A term is about trajectories that nothing is learned from.
 
-    Greedy and mismatched answers never enter a loss.
+    Greedy and mismatched answers, and those that only vote, never enter a loss.
     """
-    never = [origin.value for origin in term.on if origin in (Origin.GREEDY, Origin.MISMATCHED)]
+    never = [origin.value for origin in term.on if origin in (Origin.GREEDY, Origin.MISMATCHED, Origin.VOTER)]
     if never:
         return f"{never[0]} answers are there to be compared with and never trained on: leave them out of on=(…)"
     return None if term.on else "it is about nobody's trajectories: write on=(Origin.POLICY,)"
@@ -469,9 +470,9 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     flow = _has(own.advantage, FlowBalance)
     if flow is not None:
         return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
-    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy)
+    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic)
     if other is not None:
-        return f"{type(other).__name__} is more than the reward and a baseline: what is climbed is something else"
+        return f"{type(other).__name__} is other than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):
         return f"{brief(own.denominator)} weighs answers that π_θ drew as if another policy had drawn them"
     return None
@@ -485,7 +486,8 @@ def _regularizer(term: AnyTerm, _: Terms) -> str | None:
     Source: arXiv:2205.11275; http://joschu.net/blog/kl-approx.html.
     """
     if isinstance(term, EntropyBonus):
-        return "the best policy of the sum is not the best of the reward, but a more undecided one"
+        side = "un" if term.coefficient > 0 else ""
+        return f"the best policy of the sum is not the best of the reward, but a more {side}decided one"
     own = next((alone for origin, alone in _alone(term) if origin is Origin.POLICY), None)
     if own is None:
         return None

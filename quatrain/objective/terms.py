@@ -88,16 +88,16 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class EntropyBonus:
-    """Rewards an undecided policy; needs the whole distribution, which the fused operation has at hand.
+    """Rewards an undecided policy, or a decided one; needs the whole distribution, which the fused operation has at hand.
 
         L = −coefficient · share · H(π_θ(·|sₜ))
 
-    Source: arXiv:1707.06347, eq. 9.
+    Source: arXiv:1707.06347, eq. 9; alone and below 0, on samples of the policy's own: arXiv:2505.15134 (EM-FT).
     """
 
     name: str = "entropy"
-    coefficient: NonNegativeFloat = 0.01
-    """Its factor in the sum of terms; 0 switches it off."""
+    coefficient: float = 0.01
+    """Its factor in the sum of terms; 0 switches it off, and below 0 it is for less entropy."""
     reduce: Any = PerToken()
     on: tuple[Origin, ...] = (Origin.POLICY,)
     target: ClassVar[Target] = "entropy"

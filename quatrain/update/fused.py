@@ -6,6 +6,7 @@ when the weights are known, to take their gradient. If all rows fit in one go, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
@@ -76,6 +77,8 @@ class Scores:
     value: Float[Tensor, "K"] | None
     log_z: Float[Tensor, "P"] | None
     """Of each prompt."""
+    certainty: Float[Tensor, "K"] | None = None
+    """KL(U‖π) of the uniform distribution and that same one, if it was asked for."""
 
 
 Weigh = Callable[[Scores], Scores]
@@ -90,6 +93,7 @@ def score(
     temperature: float,
     head_rows: int,
     weigh: Weigh | None = None,
+    certainty: bool = False,
 ) -> Scores:
     """The scores of `targets`, without gradient; with `weigh`, the gradient Σ w ∇score is also added to all parameters.
 
@@ -97,20 +101,22 @@ def score(
         hidden: with its graph, if `weigh` is given.
         temperature: π is the softmax of the logits divided by it.
         head_rows: most hidden states that meet the vocabulary at once.
+        certainty: whether to tell that, too.
     """
     leaf = hidden.detach().requires_grad_(weigh is not None)
     chunks = list(_chunks(targets, head_rows))
     keep = weigh is not None and len(chunks) == 1
     with torch.set_grad_enabled(keep):
-        parts = [_score_chunk(policy, leaf, targets, chunk, temperature) for chunk in chunks]
+        parts = [_score_chunk(policy, leaf, targets, chunk, temperature, certainty=certainty) for chunk in chunks]
     if not parts:
         empty = leaf.new_zeros(0)
-        return Scores(empty, empty, empty, None)
+        return Scores(empty, empty, empty, None, empty if certainty else None)
     value = torch.cat([p.value.detach() for p in parts if p.value is not None]) if policy.critic is not None else None
     with torch.set_grad_enabled(weigh is not None):
         log_z = policy.log_z(leaf, targets.prompts) if policy.partition is not None else None
     logp, entropy = torch.cat([p.logp.detach() for p in parts]), torch.cat([p.entropy.detach() for p in parts])
-    scores = Scores(logp, entropy, value, None if log_z is None else log_z.detach())
+    sure = torch.cat([p.certainty.detach() for p in parts if p.certainty is not None]) if certainty else None
+    scores = Scores(logp, entropy, value, None if log_z is None else log_z.detach(), sure)
     if weigh is not None:
         weights = weigh(scores)
         if log_z is not None and weights.log_z is not None:
@@ -131,14 +137,17 @@ def _chunks(targets: Targets, head_rows: int) -> Iterator[tuple[slice, slice]]:
         yield slice(first, last), slice(*bounds)
 
 
-def _score_chunk(policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[slice, slice], temperature: float) -> Scores:
+def _score_chunk(
+    policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[slice, slice], temperature: float, *, certainty: bool = False
+) -> Scores:
     rows, members = chunk
     row = targets.row[members] - rows.start
     state = leaf[targets.rows[rows]]
     logp = torch.log_softmax(policy.logits(state) / temperature, -1)
     entropy = -(logp.exp() * logp).sum(-1)
     value = policy.value(state)[row] if policy.critic is not None else None
-    return Scores(logp[row, targets.token[members]], entropy[row], value, None)
+    sure = (-math.log(logp.shape[1]) - logp.mean(-1))[row] if certainty else None
+    return Scores(logp[row, targets.token[members]], entropy[row], value, None, sure)
 
 
 def _surrogate(part: Scores, weights: Scores, chunk: tuple[slice, slice]) -> Tensor:

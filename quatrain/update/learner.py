@@ -35,21 +35,23 @@ class BatchScores:
     entropy: Float[Tensor, "B T"]
     value: Float[Tensor, "B T"] | None
     log_z: Float[Tensor, "B"] | None
+    certainty: Float[Tensor, "B T"] | None = None
 
     @staticmethod
-    def empty(action: Tensor, policy: CausalLM) -> BatchScores:
+    def empty(action: Tensor, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
         """Those of a batch of which nothing is scored yet, in float32."""
         zeros = functools.partial(torch.zeros, dtype=torch.float32, device=policy.device)
         value = zeros(action.shape) if policy.critic is not None else None
         log_z = zeros(len(action)) if policy.partition is not None else None
-        return BatchScores(zeros(action.shape), zeros(action.shape), value, log_z)
+        return BatchScores(zeros(action.shape), zeros(action.shape), value, log_z, zeros(action.shape) if certainty else None)
 
     @staticmethod
     def of(targets: Targets, scores: Scores) -> BatchScores:
         """Scores of targets and prompts, laid out over sequences."""
         value = None if scores.value is None else targets.spread(scores.value)
         log_z = None if scores.log_z is None else scores.log_z[targets.prompt]
-        return BatchScores(targets.spread(scores.logp), targets.spread(scores.entropy), value, log_z)
+        certainty = None if scores.certainty is None else targets.spread(scores.certainty)
+        return BatchScores(targets.spread(scores.logp), targets.spread(scores.entropy), value, log_z, certainty)
 
     def put(self, index: Tensor, some: BatchScores) -> None:
         """Fill in those of the sequences at `index`."""
@@ -140,8 +142,10 @@ class Learner:
             changes["logp_process"] = self.score(batch, self.process.policy).logp
         nothing = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
         if self.scores_old:
-            scores = self.score(batch, self.policy)
+            scores = self.score(batch, self.policy, certainty="certainty" in needs)
             changes["logp_old"], changes["values"] = scores.logp, scores.value
+            changes["certainty"] = scores.certainty
+            changes["entropy_old"] = scores.entropy if "entropy_old" in needs else None
         elif "logp_old" in needs:  # a single update: its own forward pass tells, and replaces this
             changes["logp_old"] = nothing
         changes |= {name: zeros for name, zeros in (("entropy", nothing), ("log_z", nothing[:, 0])) if name in needs}  # likewise
@@ -253,13 +257,14 @@ class Learner:
         return margins(batch, self.score(batch, self.policy).logp)
 
     @torch.no_grad()
-    def score(self, batch: Batch, policy: CausalLM) -> BatchScores:
-        """Log-probabilities, entropies, values and log Z of a batch under `policy`, without gradient."""
+    def score(self, batch: Batch, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
+        """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient."""
         assert batch.action is not None
-        out = BatchScores.empty(batch.action, policy)
+        out = BatchScores.empty(batch.action, policy, certainty=certainty)
         for index in self._passes(batch):
             forest, targets = self._plant(batch.rows(index))
-            out.put(index, BatchScores.of(targets, score(policy, policy.hidden_of(forest), targets, **self._fused())))
+            scores = score(policy, policy.hidden_of(forest), targets, certainty=certainty, **self._fused())
+            out.put(index, BatchScores.of(targets, scores))
         return out
 
     def sensitivity(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -338,7 +343,8 @@ class Learner:
     def scores_old(self) -> bool:
         """Whether `prepare` scores the policy at the start of the update; otherwise the update's own forward pass tells."""
         several = self.config.epochs * self.config.minibatches > 1
-        return "values" in self.method.needs or "logp_old" in self.method.needs_first | (self.method.needs if several else set())
+        first = self.method.needs_first | (self.method.needs if several else set())
+        return "logp_old" in first or bool(self.method.needs & {"values", "certainty", "entropy_old"})
 
     def _passes(self, batch: Batch, among: Tensor | None = None, *, whole_groups: bool = False) -> list[Tensor]:
         """Rows (`among` some, [B] bool) that are computed together within the token budget; none without an action."""

@@ -16,6 +16,7 @@ from quatrain.objective import (
     FlowBalance,
     Gated,
     ImplicitProcess,
+    Intrinsic,
     LengthAdaptiveGAE,
     One,
     OverGreedy,
@@ -142,6 +143,21 @@ def test_beta_normalized_is_flat_where_rates_do_not_differ_or_differ_most(reward
 def test_over_greedy_is_nothing_where_that_is_not_known():
     graded = view([[1, 1]] * 3, reward=floats(1, 0, 1), reward_greedy=floats(0.25, 0.25, nan))
     assert_equal(OverGreedy()(graded)[:, 0], floats(0.75, -0.25, 0))
+
+
+@pytest.mark.parametrize(
+    ("by", "field", "rewards"),
+    [("certainty", "certainty", (2, 5, 1)), ("entropy", "entropy_old", (-4, -5, -3)), ("likelihood", "logp_old", (4, 5, 3))],
+)
+@pytest.mark.parametrize("of", [Relative(), Relative("leave_one_out"), Relative(scale="group"), Relative("batch", "batch")])
+def test_intrinsic_puts_a_signal_in_the_place_of_the_reward(by: str, field: str, rewards: tuple[float, ...], of: Relative):
+    """A mean over an answer's actions, or a sum; what is no action is not looked at, and neither is the reward."""
+    signal = torch.stack([floats(1, nan, 3, nan), floats(nan, 5, nan, nan), floats(1, 1, 1, nan)])
+    answers = {"prompt_id": torch.tensor([0, 0, 0])}
+    acts = [[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]]
+    told = view(acts, **{field: signal}, reward=floats(nan, nan, nan), **answers)
+    assert_equal(Intrinsic(by, of)(told), of(view(acts, reward=floats(*rewards), **answers)))
+    assert Intrinsic(by, of).needs == of.needs - {"reward"} | {field}
 
 
 def test_return_to_go_subtracts_the_departures_ahead():

@@ -56,6 +56,12 @@ def test_entropy_bonus_is_its_share():
     torch.testing.assert_close(weight, torch.tensor([[0.075, 0, 0.075], [0, 0.15, 0]]))
 
 
+def test_less_entropy_is_its_share_with_a_minus():
+    batch = Batch(action=torch.tensor([[True, False, True], [False, True, False]]))
+    more, less = (Method(EntropyBonus(coefficient=c)).bind(batch).weights(torch.zeros(2, 3)).entropy for c in (0.3, -0.3))
+    assert_equal(less, -more)
+
+
 @pytest.mark.parametrize(("pool", "weight"), [("mean", (1.56, -1.2)), ("sum", (0.96, -1.2))])
 def test_partition_loss_by_hand(pool: str, weight: tuple[float, ...]):
     """Residuals of −1.3 or −0.8, and of 1.2; the first answer has become twice as probable, and the cap is 1.2.

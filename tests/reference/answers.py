@@ -36,6 +36,10 @@ class Answer:
     """The same at the start of the update."""
     entropy: Tensor
     """The policy's entropy in the state before the action, a variable."""
+    entropy_old: Tensor
+    """The same at the start of the update."""
+    certainty: Tensor
+    """KL(U‖π) of the uniform distribution and the policy's at the start of the update, in the state before the action."""
     log_z: Tensor
     """The learned log Z of the prompt, a scalar and a variable."""
     lot: Tensor

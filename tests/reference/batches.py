@@ -91,6 +91,8 @@ class Case:
                 value=self.values[row][acts],
                 value_old=batch.values[row][acts],
                 entropy=entropy[row][acts],
+                entropy_old=batch.entropy_old[row][acts],
+                certainty=batch.certainty[row][acts],
                 log_z=batch.log_z[row],
                 lot=lots[row][acts],
             )
@@ -179,5 +181,6 @@ def draw(shape: Shape) -> Case:
         origin=origin,
     )
     values = value_old + uniform(-0.5, 0.5)
+    batch = batch.replace(**{name: uniform(0, 2).where(action, garbage) for name in ("entropy_old", "certainty")})
     case = Case(batch, logp.where(action, garbage), values.where(action, garbage))
     return case.rows(torch.randperm(rows, generator=generator))

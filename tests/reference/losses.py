@@ -23,6 +23,7 @@ from tests.reference.imitation import (
 )
 from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic
 from tests.reference.reinforce import (
+    em_rl,
     gpg,
     gpg_code,
     max_rl,
@@ -55,6 +56,7 @@ from tests.reference.trust_region import (
     gmpo,
     grpo,
     gspo,
+    intuitor,
     kl_cov,
     kl_cov_code,
     lite_ppo,
@@ -115,6 +117,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "flowrl:code": flowrl_code,
     "prime": prime,
     "implicit_prm": implicit_prm,
+    "intuitor": intuitor,
+    "em_rl": em_rl,
     "opd": opd,
     "luffy": luffy,
     "luffy:code": luffy_code,

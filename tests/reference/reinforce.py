@@ -1,5 +1,7 @@
 """Published losses: policy gradients without a trust region."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,11 @@ def rloo(answers: Answers) -> Tensor:
         return answer.reward - rewards(others).mean() if others else torch.zeros_like(answer.reward)
 
     return -mean(advantage(a) * a.logp.sum() for a in answers)
+
+
+def em_rl(answers: Answers) -> Tensor:
+    """RLOO on r(y) = −Σₜ H(π(·|y_{<t})): arXiv:2505.15134, EM-RL by token."""
+    return rloo([replace(a, reward=-a.entropy_old.sum()) for a in sampled(answers)])
 
 
 def remax(answers: Answers) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ def grpo(answers: Answers, eps: float = 0.2, beta: float = 0.04) -> Tensor:
     """1/G Σᵢ 1/|oᵢ| Σₜ {min[r Â, clip(r, 1−ε, 1+ε) Â] − β D_KL}: arXiv:2402.03300, eq. 3; D_KL is its eq. 4."""
     answers = sampled(answers)
     return -mean((clipped(ratio(a), z_score(a, answers), eps, eps) - beta * _k3(a)).mean() for a in answers)
+
+
+def intuitor(answers: Answers, eps: float = 0.2, beta: float = 0.005) -> Tensor:
+    """GRPO on uᵢ = 1/|oᵢ| Σₜ KL(U‖π_old), Âᵢ = (uᵢ − mean(u)) / std(u): arXiv:2505.19590, section 3.2."""
+    return grpo([replace(a, reward=a.certainty.mean()) for a in sampled(answers)], eps, beta)
 
 
 def dr_grpo(answers: Answers, eps: float = 0.2, tokens: float = 1.0) -> Tensor:

@@ -113,6 +113,7 @@ def batch(seed: int = 0) -> Batch:
 
 
 POLICIES = frozenset({"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"})
+SIGNALS = frozenset({"values", "entropy_old", "certainty"})
 
 
 @dataclass
@@ -160,7 +161,7 @@ class Plain:
         assert batch.action is not None
         logp, entropy, value, log_z = self.all_scores(batch)
         batch = batch.replace(log_z=log_z, **({"logp_old": logp.detach()} if on_policy else {}))
-        blank = {key: torch.zeros_like(logp) for key in POLICIES | {"values"} if getattr(batch, key) is None}
+        blank = {key: torch.zeros_like(logp) for key in POLICIES | SIGNALS if getattr(batch, key) is None}
         rows = batch.action.any(1).nonzero()[:, 0]
         case = Case(batch.replace(**blank), logp, value).rows(rows)
         return LOSSES[name](case.answers(entropy[rows]), **SETTINGS.get(name, ({}, {}))[1])
@@ -172,7 +173,7 @@ class Plain:
 
 
 def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
-    """`batch` with other policies and old values some way off the current ones; entropy and log Z there nobody should read."""
+    """`batch` with other policies, values and signals some way off; entropy and log Z there nobody should read."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         logp, _, value = plain.scores(batch)
@@ -181,9 +182,10 @@ def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
         return x + spread * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
     others = {name: near(logp, 0.3) for name in sorted(POLICIES)}
-    return batch.replace(
-        **others, entropy=torch.full_like(logp, torch.nan), log_z=torch.full_like(logp[:, 0], torch.nan), values=near(value, 0.3)
-    )
+    signals = {"values": near(value, 0.3)}
+    signals |= {name: near(torch.zeros_like(logp), 1.0) for name in sorted(SIGNALS - {"values"})}
+    unread = {"entropy": torch.full_like(logp, torch.nan), "log_z": torch.full_like(logp[:, 0], torch.nan)}
+    return batch.replace(**others, **unread, **signals)
 
 
 def gradient_of(learner: Learner, batch: Batch) -> dict[str, Tensor]:

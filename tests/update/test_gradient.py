@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import Categorical, kl_divergence
 
 from quatrain.config import LoraConfig
 from quatrain.methods import METHODS
@@ -70,15 +71,17 @@ def test_gradient_of_adapters(row: str, checkpointing: bool):
 
 
 @pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS[:4])
-def test_gradient_of_the_entropy_alone(tokens_per_pass: int, head_rows: int):
+@pytest.mark.parametrize("coefficient", [0.3, -0.3])
+def test_gradient_of_the_entropy_alone(tokens_per_pass: int, head_rows: int, coefficient: float):
     ours = policy(critic=False)
     theirs = Plain.of(ours)
     whole = batch()
     _, entropy, _ = theirs.scores(whole)
     own = whole.action & (whole.origin == 0)[:, None]
     theirs_named = theirs.named_parameters()
-    expected = torch.autograd.grad(-0.3 * entropy[own].mean(), list(theirs_named.values()))
-    learning = learner(ours, Method(EntropyBonus(coefficient=0.3)), tokens_per_pass=tokens_per_pass, head_rows=head_rows)
+    expected = torch.autograd.grad(-coefficient * entropy[own].mean(), list(theirs_named.values()))
+    bonus = Method(EntropyBonus(coefficient=coefficient))
+    learning = learner(ours, bonus, tokens_per_pass=tokens_per_pass, head_rows=head_rows)
     assert error(gradient_of(learning, whole), dict(zip(theirs_named, expected, strict=True))) < TOLERANCE
 
 
@@ -100,6 +103,24 @@ def test_scores_are_those_of_a_plain_pass(tokens_per_pass: int, head_rows: int):
     torch.testing.assert_close(found.logp, logp, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.entropy, entropy, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.value, value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS)
+def test_what_the_policy_says_of_its_answers_is_that_of_a_plain_pass(tokens_per_pass: int, head_rows: int):
+    """KL(U‖π) = Σ 1/V·(log 1/V − log π), and the entropy, at the start of the update."""
+    ours = policy(critic=False)
+    theirs, whole = Plain.of(ours), batch()
+    with torch.no_grad():
+        out = theirs.base(input_ids=whole.tokens, attention_mask=torch.ones_like(whole.tokens))
+        policies = Categorical(logits=out.logits[:, :-1] / theirs.temperature)
+        uniform = Categorical(logits=torch.zeros_like(out.logits[:, :-1]))
+        expected = {"certainty": kl_divergence(uniform, policies), "entropy_old": policies.entropy()}
+    for row, name in (("intuitor", "certainty"), ("em_rl", "entropy_old")):
+        learning = learner(ours, row, tokens_per_pass=tokens_per_pass, head_rows=head_rows)
+        found = learning.prepare(whole.replace(logp_ref=torch.zeros(whole.tokens.shape)))
+        padded = torch.nn.functional.pad(expected[name], (1, 0)).where(whole.action, 0).float()
+        torch.testing.assert_close(getattr(found, name), padded, rtol=1e-5, atol=1e-5)
+        assert (found.certainty is None) == (name != "certainty"), "what nobody reads is not computed"
 
 
 def test_what_is_not_an_action_and_the_order_of_rows_do_not_matter():
