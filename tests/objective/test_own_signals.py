@@ -31,7 +31,7 @@ def expected(method: Method, here: World) -> Tensor:
 @pytest.mark.parametrize(("start", "mode"), [((0.3, 0.45, 0.25), 1), ((0.45, 0.3, 0.25), 0)])
 def test_entropy_minimization_makes_the_most_probable_answer_the_only_one(name: str, start: tuple[float, ...], mode: int):
     """As a vote does: right where that is right already, and wrong for good where it is not."""
-    end = fixed_point(BY_SEQUENCE[name], world(start, longest=1), group=3)[0]
+    end = fixed_point(BY_SEQUENCE[name], world(start, longest=1), group=3).probability[0]
     assert end[mode] > 0.999
 
 

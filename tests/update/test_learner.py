@@ -328,7 +328,7 @@ def test_nothing_is_computed_for_nobody(name: str, config: dict[str, Any], score
     learning = learner(ours, row, reference=reference, **config)
     calls: list[CausalLM] = []
     score = learning.score
-    monkeypatch.setattr(learning, "score", lambda batch, policy: calls.append(policy) or score(batch, policy))
+    monkeypatch.setattr(learning, "score", lambda batch, policy, **more: calls.append(policy) or score(batch, policy, **more))
     learning.learn(batch(), 1)
     assert len(calls) == scored
 
