@@ -13,9 +13,12 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from quatrain import tunnel
 from quatrain.config import ConfigError, ModelConfig, ProcessConfig, RewardConfig, RunConfig, load, read_yaml
 from quatrain.diagnostics.evaluation import Evaluation
+from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
 from quatrain.objective import Method, check, missing
@@ -39,6 +42,8 @@ OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp
 """Those that a process reward model can learn from."""
 LABELLED = frozenset({Origin.DEMONSTRATION, Origin.RATED, Origin.MISMATCHED})
 """Answers that the task brings."""
+TUNNEL = "tunnel"
+"""The model that the library pre-trains itself."""
 PROBED = 20
 """Problems of an endless task that are looked at for what it has."""
 
@@ -211,16 +216,24 @@ def open_run(path: Path) -> tuple[Plan, RunFolder]:
     return plan(load(read_yaml(folder.config))), folder
 
 
+def make_tunnels(planned: Plan, progress: Progress) -> None:
+    """Pre-train what the run loads under the name ``tunnel``, where that was not done before."""
+    config = planned.config
+    others = (config.reference.model, config.teacher.model, config.process.model)
+    for model in (config.model, *(ModelConfig(name=name) for name in others if name)):
+        if model.name == TUNNEL and not tunnel.folder(model.tunnel).is_dir():
+            with progress.stage(f"pre-training the tunnel policy, {model.tunnel.steps} steps, once"):
+                tunnel.make(model.tunnel)
+
+
 def load_policy(config: RunConfig, targets: Collection[Target] = ()) -> CausalLM:
     """The policy of `config`, at its start, with a head for each of a method's `targets` that needs one."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, tokenizer = load_model(config.model, config.seed)
     return CausalLM(
-        model,
-        tokenizer,
+        *_load(config.model, config.seed),
         lora=config.model.lora,
         critic="value" in targets,
         partition="log_z" in targets,
@@ -252,7 +265,13 @@ def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
 
 def _load_frozen(config: RunConfig, name: str) -> CausalLM:
     """Another model, as the policy is had: on its device and in its precision."""
-    return CausalLM(*load_model(ModelConfig(name=name, dtype=config.model.dtype, device=config.model.device), config.seed))
+    return CausalLM(*_load(ModelConfig(name=name, dtype=config.model.dtype, device=config.model.device), config.seed))
+
+
+def _load(model: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer; those of ``tunnel`` are made first, unless they were made before."""
+    made = {"name": str(tunnel.make(model.tunnel))} if model.name == TUNNEL else {}
+    return load_model(model.model_copy(update=made), seed)
 
 
 def make_template(planned: Plan, policy: CausalLM) -> Template:

@@ -63,8 +63,10 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def _about_a_run(command: argparse.ArgumentParser) -> None:
     """The options that say what is trained on what."""
-    command.add_argument("--task", help="reasoning_gym:NAME[?option=value&…], a JSONL or Parquet file, or a data-set folder")
-    command.add_argument("--model", help="smollm2, tiny, or a Hugging Face causal language model (folder or id)")
+    command.add_argument(
+        "--task", help="written:NAME or reasoning_gym:NAME[?option=value&…], a JSONL or Parquet file, or a data-set folder"
+    )
+    command.add_argument("--model", help="smollm2, tunnel, tiny, or a Hugging Face causal language model (folder or id)")
     command.add_argument("--teacher", metavar="MODEL", help="the model to learn from, for methods that distil")
     command.add_argument(
         "--reward", action="append", metavar="NAME[=WEIGHT]", help="a builtin, or path/to/module.py:function; repeat"
@@ -206,8 +208,10 @@ def parser() -> argparse.ArgumentParser:
     oracle.add_argument("--fixed-points", action="store_true", help="also show where training with a KL penalty comes to stand")
     oracle.add_argument("--json", metavar="FILE", help="also write what was found here")
 
-    tasks = command("tasks", "list the tasks, or show one task's options", "tasks", "quatrain tasks\nquatrain tasks chain_sum")
-    tasks.add_argument("name", nargs="?", help="a reasoning-gym data set, to see its options")
+    tasks = command(
+        "tasks", "list the tasks, or show one task's options", "tasks", "quatrain tasks\nquatrain tasks written:addition"
+    )
+    tasks.add_argument("name", nargs="?", help="a written task or a reasoning-gym data set, to see its options")
 
     report = command(
         "report", "write one page about one or several runs", "report", "quatrain report runs/a runs/b --out both.html"

@@ -40,7 +40,7 @@ class TaskConfig(Section):
     """Where problems come from, and how they are put to the policy."""
 
     name: str
-    """``reasoning_gym:NAME``, or a JSONL or Parquet file, or a Hugging Face data-set folder."""
+    """``written:NAME``, ``reasoning_gym:NAME``, or a JSONL or Parquet file, or a Hugging Face data-set folder."""
     options: dict[str, Any] = {}
     """The task's own options; for reasoning-gym the fields of the data set's configuration."""
     prompt_column: str = "prompt"
@@ -76,11 +76,24 @@ class LoraConfig(Section):
     """Modules that get factors, as PEFT names them."""
 
 
+class TunnelConfig(Section):
+    """How good the model ``tunnel`` is at the ``written`` tasks, on whose solutions it was pre-trained, before it learns more."""
+
+    steps: PositiveInt = 600
+    """Steps of pre-training: fewer make a weaker start."""
+    difficulty: tuple[PositiveInt, PositiveInt] = (1, 4)
+    """The least and the greatest value of the tasks' dials among the problems that were shown."""
+    wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the solutions shown whose answer is wrong, for one problem always the same; above 0.5 the majority is wrong."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides the first weights and the problems shown."""
+
+
 class ModelConfig(Section):
     """The policy that is trained."""
 
     name: str = "smollm2"
-    """``smollm2``, ``tiny``, or a Hugging Face causal language model: a folder or an id."""
+    """``smollm2``, ``tunnel``, ``tiny``, or a Hugging Face causal language model: a folder or an id."""
     trust_remote_code: bool = False
     """Run code that is shipped inside the model."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
@@ -88,6 +101,7 @@ class ModelConfig(Section):
     device: str = "auto"
     """``auto`` is a GPU where there is one, else the CPU; or a name of PyTorch's, such as ``cuda:1``."""
     lora: LoraConfig | None = None
+    tunnel: TunnelConfig = TunnelConfig()
 
 
 class RewardConfig(Section):

@@ -12,6 +12,7 @@ from quatrain.assembly import (
     make_engine,
     make_learner,
     make_template,
+    make_tunnels,
     measure,
     open_run,
     plan,
@@ -35,7 +36,9 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
     """
     folder = RunFolder(Path(name))
     if not folder.is_run and task is None:
-        raise ConfigError(f"say what to evaluate {name!r} on: --task reasoning_gym:NAME, or a file; a run folder brings its own")
+        raise ConfigError(
+            f"say what to evaluate {name!r} on: --task written:NAME, reasoning_gym:NAME, or a file; a run folder brings its own"
+        )
     tree = read_yaml(folder.config) if folder.is_run else {"model": name}
     planned = plan(load(tree | ({"task": task} if task else {}), settings), trains=False)
     config = planned.config
@@ -43,6 +46,7 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
     own_task = folder.is_run and task is None
     has_number = own_task or any(setting.partition("=")[0].strip() == "evaluate.problems" for setting in settings)
     with Progress(0, f"evaluating {name} on {config.task.name}") as progress:
+        make_tunnels(planned, progress)
         with progress.stage(f"loading {config.model.name}"):
             policy = load_policy(config)
         if folder.is_run:
@@ -88,6 +92,7 @@ def replay(path: Path, step: int, *, tokens: int = 12) -> Replayed:
         known = f"it has steps 1 to {max(recorded)}" if recorded else "it has none yet"
         raise ConfigError(f"the run {path} has no recorded step {step}: {known}")
     with Progress(0, f"replaying step {step} of {path}") as progress:
+        make_tunnels(planned, progress)
         with progress.stage(f"loading {planned.config.model.name}"):
             policy = load_policy(planned.config, planned.method.targets)
         learner = make_learner(planned, folder, policy)

@@ -21,6 +21,7 @@ from quatrain.assembly import (
     make_learner,
     make_sampling,
     make_template,
+    make_tunnels,
     measure,
     open_run,
     plan,
@@ -175,6 +176,7 @@ class Run:
             stack.enter_context(judge)  # its processes start while the model loads
             for note in planned.notes:
                 progress.note(note)
+            make_tunnels(planned, progress)
             with progress.stage(f"loading {config.model.name}"):
                 policy = load_policy(config, planned.method.targets)
             yield cls(planned, folder, progress, policy, judge, trackers)

@@ -30,6 +30,7 @@ STAR: dict[str, set[str]] = {
     "recipes": SHARED | {"methods"},
     "diagnostics": SHARED,
     "loop": SHARED | {"diagnostics"},
+    "tunnel": SHARED | {"policies", "prompts"},
     "assembly": EVERYTHING - {"cli", "commands", "run", "review", "loop", "experiment", "claims"},
     "run": EVERYTHING - {"cli", "commands", "review", "experiment", "claims"},
     "review": EVERYTHING - {"cli", "commands", "run", "loop", "experiment", "claims"},

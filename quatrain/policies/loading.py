@@ -6,9 +6,11 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import string
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +30,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from quatrain.config import ConfigError, ModelConfig, nearest
+from quatrain.config import ConfigError, ModelConfig, TunnelConfig, nearest
 
-SHORT_NAMES = ("smollm2", "tiny")
+SHORT_NAMES = ("smollm2", "tiny", "tunnel")
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,26 @@ class Advice:
 
 
 def advice(config: ModelConfig) -> Advice:
-    """SmolLM2 answers plain text with worked examples far better than chat; ``tiny`` has no chat template."""
-    return {"smollm2": Advice("plain", 4), "tiny": Advice("plain", 0)}.get(config.name, Advice())
+    """SmolLM2 answers plain text with worked examples far better than chat; ``tiny`` and ``tunnel`` have no chat template."""
+    nothing = Advice("plain", 0)
+    return {"smollm2": Advice("plain", 4), "tiny": nothing, "tunnel": nothing}.get(config.name, Advice())
 
 
 def check(config: ModelConfig) -> None:
     """Raise ConfigError if the model cannot be had, before anything is loaded."""
     if config.name == "smollm2":
         _smollm2_file()
-    elif config.name != "tiny":
+    elif config.name not in SHORT_NAMES:
         path = Path(config.name)
         if path.is_dir() and not (path / "config.json").is_file():
             raise ConfigError(f"the model folder {config.name} has no config.json: give a folder that save_pretrained wrote")
         if not path.is_dir():
             _check_hub(config)
+    if config.name != "tunnel" and config.tunnel != TunnelConfig():
+        raise ConfigError(f"model.tunnel says how the model tunnel starts, and the model is {config.name}: set model=tunnel")
+    low, high = config.tunnel.difficulty
+    if low > high:
+        raise ConfigError(f"model.tunnel.difficulty = [{low}, {high}] holds nothing: give the least value first")
     if config.device != "auto":
         try:
             torch.empty(0, device=config.device)
@@ -104,19 +112,12 @@ def load_model(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrai
 
 def tiny(seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A small randomly initialized character model (0.6 M parameters) and its tokenizer."""
-    characters = string.printable[:95] + "\n"
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *characters])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    core.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
-    )
+    tokenizer = character_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=len(vocabulary),
+                vocab_size=len(tokenizer),
                 hidden_size=128,
                 intermediate_size=384,
                 num_hidden_layers=3,
@@ -130,6 +131,24 @@ def tiny(seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             )
         )
     return model, tokenizer
+
+
+def cache() -> Path:
+    """The folder of models that were made once and are kept: ``QUATRAIN_CACHE``, or ``quatrain`` among the user's caches."""
+    own = os.environ.get("QUATRAIN_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quatrain"
+
+
+def character_tokenizer(words: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """A tokenizer whose tokens are characters and the given `words`."""
+    characters = string.printable[:95] + "\n"
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *characters, *words])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*map(re.escape, words), r"[\s\S]"])), "isolated")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )
 
 
 def _smollm2_file() -> Path:
@@ -148,9 +167,8 @@ def _smollm2_file() -> Path:
 
 def _smollm2_cache(file: Path) -> Path:
     """Where the model lies once it was read: a folder named by the file's content."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quatrain"
     head = file.open("rb").read(1 << 20)
-    return root / f"smollm2-135m-instruct-{hashlib.sha256(head).hexdigest()[:12]}"
+    return cache() / f"smollm2-135m-instruct-{hashlib.sha256(head).hexdigest()[:12]}"
 
 
 def _smollm2_folder() -> Path:

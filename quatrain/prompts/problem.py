@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+VERIFIED = frozenset({"reasoning_gym", "written"})
+"""Keys of ``info`` under which a generated problem tells its verifier what is right."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -31,7 +34,7 @@ class Problem:
     @property
     def verifiable(self) -> bool:
         """Whether a verifier can tell a right answer: by the reference answer, or by what generated the problem."""
-        return self.answer is not None or "reasoning_gym" in self.info
+        return self.answer is not None or not VERIFIED.isdisjoint(self.info)
 
 
 @runtime_checkable

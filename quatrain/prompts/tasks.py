@@ -1,4 +1,4 @@
-"""Tasks by name: ``reasoning_gym:chain_sum?max_terms=3``, ``problems.jsonl``, ``problems.parquet``, or a data-set folder."""
+"""Tasks by name: ``written:addition``, ``reasoning_gym:chain_sum?max_terms=3``, ``problems.jsonl``, or a data-set folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from quatrain.config import ConfigError, TaskConfig
 from quatrain.prompts.files import open_rows
 from quatrain.prompts.problem import Task
 from quatrain.prompts.reasoning import open_generated
+from quatrain.prompts.written import FAMILIES, open_written
 
 PREFIX = "reasoning_gym:"
+GENERATED = {PREFIX: open_generated, "written:": open_written}
+"""Who opens a generated task, by what its name begins with."""
 
 
 def open_task(config: TaskConfig) -> Task:
@@ -25,10 +28,14 @@ def open_task(config: TaskConfig) -> Task:
     Raises:
         ConfigError: the data set, an option, a file, a column or a row is not as it must be.
     """
-    if config.name.startswith(PREFIX):
-        name, _, query = config.name.removeprefix(PREFIX).partition("?")
-        return open_generated(name, {**config.options, **_parse_query(query)})
-    if config.name.partition("?")[0] in DATASETS and not Path(config.name).exists():
+    for prefix, opens in GENERATED.items():
+        if config.name.startswith(prefix):
+            name, _, query = config.name.removeprefix(prefix).partition("?")
+            return opens(name, {**config.options, **_parse_query(query)})
+    bare = config.name.partition("?")[0]
+    if bare in FAMILIES and not Path(config.name).exists():
+        raise ConfigError(f"there is no task {config.name!r}: write written:{config.name}")
+    if bare in DATASETS and not Path(config.name).exists():
         raise ConfigError(f"there is no task {config.name!r}: for the reasoning-gym data set write {PREFIX}{config.name}")
     return open_rows(config)
 

@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from quatrain.rewards.verifiers import by_mathematics, by_text, is_mathematics, reasoning_gym_score, same_mathematics, same_text
+from quatrain.rewards.verifiers import (
+    by_mathematics,
+    by_text,
+    is_mathematics,
+    reasoning_gym_score,
+    same_mathematics,
+    same_text,
+    written_score,
+)
 
 ONE_LINE_OR_BOXED = re.compile(r"[^\n]+|(?s:.*\\boxed\{.+\}.*)")
 
@@ -20,11 +28,14 @@ def correct(
     """1 for a right answer, 0 for a wrong one, between for partial credit: the task's own verifier.
 
     A reasoning-gym problem is scored by its data set, on what stands in the last ``<answer>…</answer>`` or else the whole answer.
+    A written problem is right if its last word is, as the problem's own rule has it, whatever stands before.
     Any other is compared with its reference answer as ``compare`` says: ``math`` by math-verify; ``text`` by equality up to case
     and white space; ``auto`` by ``math`` where math-verify finds a number or LaTeX in the reference answer, else by ``text``.
     """
     if "reasoning_gym" in info:
         return reasoning_gym_score(completion, info["reasoning_gym"])
+    if "written" in info:
+        return written_score(completion, info["written"])
     gold = _required(answer)
     by_math = compare == "math" or (compare == "auto" and is_mathematics(gold))
     return float(same_mathematics(completion, gold) if by_math else same_text(completion, gold))

@@ -28,6 +28,14 @@ def reasoning_gym_score(completion: str, problem: Mapping[str, Any]) -> float:
     return float(data_set.score_answer(final_answer(completion), _from_json(problem["entry"])))
 
 
+def written_score(completion: str, rule: Mapping[str, Any]) -> float:
+    """1 if the last word of `completion` is what `rule` wants, else 0: ``is`` a text, or two numbers with this ``sum``."""
+    last = (completion.split() or [""])[-1]
+    if "is" in rule:
+        return float(last == rule["is"])
+    return float(re.fullmatch(r"[0-9]+\+[0-9]+", last) is not None and sum(map(int, last.split("+"))) == rule["sum"])
+
+
 def same_mathematics(completion: str, answer: str) -> bool:
     """Whether math-verify finds the expression in `completion` equal to the one in `answer`."""
     return verify(parse(answer), parse(completion))

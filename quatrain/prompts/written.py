@@ -1,0 +1,131 @@
+"""Problems whose solutions are written out in a few characters and end in ``: answer``: the tasks ``written:NAME``."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quatrain.config import ConfigError, nearest
+from quatrain.prompts.problem import Problem
+
+LETTERS = "abcdef"
+"""What the arrows of ``pointers`` lead from and to."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Problems of one kind. One dial, from 1 on, says how hard they are."""
+
+    about: str
+    dial: str
+    default: int
+    most: int
+    """The greatest value of the dial."""
+    make: Callable[[random.Random, int], Problem]
+    """A problem at a value of the dial."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The task of one family at one value of its dial."""
+
+    family: str
+    level: int
+
+    @property
+    def name(self) -> str:
+        return f"written:{self.family}"
+
+    @property
+    def size(self) -> None:
+        return None
+
+    def problems(self, seed: int, start: int = 0) -> Iterator[Problem]:
+        make = FAMILIES[self.family].make
+        for index in itertools.count(start):
+            yield make(random.Random(f"{self.family}/{self.level}/{seed}/{index}"), self.level)
+
+
+def addition(draw: random.Random, digits: int) -> Problem:
+    """Two numbers are added digit by digit from the right, with carries: ``47+85`` is ``7+5=12 4+8+1=13: 132``."""
+    a, b = (draw.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits) for _ in range(2))
+    steps, carry = [], 0
+    for x, y in zip(reversed(str(a)), reversed(str(b)), strict=True):
+        total = int(x) + int(y) + carry
+        steps.append(f"{x}+{y}{'+1' * carry}={total}")
+        carry = total // 10
+    return _solved(f"{a}+{b}", steps, str(a + b))
+
+
+def chain(draw: random.Random, steps: int) -> Problem:
+    """Steps are taken from left to right, modulo 10: ``7 +5 *3`` is ``7+5=2 2*3=6: 6``."""
+    value = draw.randrange(10)
+    question, done = [str(value)], []
+    for _ in range(steps):
+        operation, number = draw.choice("+-*"), draw.randrange(1, 10)
+        after = {"+": value + number, "-": value - number, "*": value * number}[operation] % 10
+        question.append(f"{operation}{number}")
+        done.append(f"{value}{operation}{number}={after}")
+        value = after
+    return _solved(" ".join(question), done, str(value))
+
+
+def pointers(draw: random.Random, hops: int) -> Problem:
+    """Arrows between letters are followed so many hops: ``ab ca bc a2`` is ``2ab 1bc: c``."""
+    circle = draw.sample(LETTERS, len(LETTERS))
+    to = dict(zip(circle, circle[1:] + circle[:1], strict=True))
+    arrows = [f"{a}{b}" for a, b in to.items()]
+    draw.shuffle(arrows)
+    at = start = draw.choice(LETTERS)
+    done = []
+    for left in range(hops, 0, -1):
+        done.append(f"{left}{at}{to[at]}")
+        at = to[at]
+    return _solved(" ".join([*arrows, f"{start}{hops}"]), done, at)
+
+
+def sum_to(draw: random.Random, digits: int) -> Problem:
+    """Any two numbers that add up are right: ``57=?`` is ``7=3+4 5=2+3: 23+34``, among others."""
+    total = draw.randrange(10 ** (digits - 1), 10**digits)
+    parts = [(int(digit), draw.randint(0, int(digit))) for digit in reversed(str(total))]
+    steps = [f"{digit}={part}+{digit - part}" for digit, part in parts]
+    one = "".join(str(part) for _, part in reversed(parts))
+    other = "".join(str(digit - part) for digit, part in reversed(parts))
+    return _solved(f"{total}=?", steps, f"{one}+{other}", {"sum": total})
+
+
+def _solved(question: str, steps: list[str], answer: str, rule: Mapping[str, Any] | None = None) -> Problem:
+    """`rule` is what makes an answer right where several are; without it the answer is the only one."""
+    return Problem(question, answer, f"{' '.join(steps)}: {answer}", info={"written": rule or {"is": answer}})
+
+
+FAMILIES = {
+    make.__name__: Family(str(make.__doc__), dial, default, most, make)
+    for make, dial, default, most in (
+        (addition, "digits", 3, 20),
+        (chain, "steps", 4, 20),
+        (pointers, "hops", 3, 9),
+        (sum_to, "digits", 3, 20),
+    )
+}
+
+
+def find_family(name: str) -> Family:
+    """The family `name`. Raises ConfigError if there is none."""
+    if name not in FAMILIES:
+        raise ConfigError(f"there is no task written:{name}: {nearest(name, FAMILIES, 'written:')}")
+    return FAMILIES[name]
+
+
+def open_written(name: str, options: Mapping[str, Any]) -> Written:
+    """The task of the family `name` with its dial as `options` say. Raises ConfigError if they cannot be."""
+    family = find_family(name)
+    for option, value in options.items():
+        if option != family.dial:
+            raise ConfigError(f"written:{name} has no option {option!r}: {nearest(option, [family.dial])}")
+        if type(value) is not int or not 1 <= value <= family.most:
+            raise ConfigError(f"written:{name}: {option} = {value!r} is not allowed: give a whole number from 1 to {family.most}")
+    return Written(name, options.get(family.dial, family.default))
