@@ -23,9 +23,9 @@ from quatrain.config import TunnelConfig
 from quatrain.policies import cache, character_tokenizer
 from quatrain.prompts import FAMILIES, Template, templates, written
 
-BATCH = 64
+BATCH = 32
 """Problems of one step."""
-LR = 3e-3
+LR = 1e-3
 WARMUP = 0.05
 """Share of the steps over which the learning rate rises; then it falls to 0 along a cosine."""
 PLAIN = Template("plain")

@@ -28,8 +28,9 @@ def folded_attention(
     written, would move several times the memory.
 
     Args:
-        query: [1, H, Q, d]. key, value: [1, K, S, d], K dividing H.
-        attention_mask: [1, 1, Q, S], True where a query sees a key; None is plain causal attention, with any batch size.
+        query: [1, H, Q, d]. key, value: [1, K, S, d], K dividing H; [Q, K, S, d] where each query has its own.
+        attention_mask: [1, 1, Q, S], or [Q, 1, 1, S] for own keys, True where a query sees a key; None is plain causal attention,
+            with any batch size.
     """
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError(f"{type(module).__name__} asks for an attention that a forest of sequences does not have")
@@ -39,6 +40,10 @@ def folded_attention(
         return out.transpose(1, 2).contiguous(), None
     batch, heads, queries, width = query.shape
     folds = heads // key.shape[1]
+    if attention_mask.shape[0] > batch:
+        own = query[0].transpose(0, 1).reshape(queries, key.shape[1], folds, width)
+        out = scaled_dot_product_attention(own, key, value, attn_mask=attention_mask, scale=scaling)
+        return out.reshape(1, queries, heads, -1), None
     folded = query.reshape(batch, key.shape[1], folds * queries, width)
     mask = attention_mask.repeat(1, 1, folds, 1)
     out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
@@ -54,14 +59,17 @@ def mask_for(config: Any, sees: Tensor, position: Tensor, key_position: Tensor) 
 
     Args:
         sees: [Q, S] bool, True where a query may attend to a key.
-        position, key_position: [Q] and [S], for the layers whose attention slides over a window.
+        position, key_position: [Q] and [S], for the layers whose attention slides over a window; [Q, S] where each query has keys
+            of its own.
     """
-    full = sees[None, None]
+    own = key_position.ndim == 2
+    full = sees[:, None, None] if own else sees[None, None]
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     if not window or kinds == {"full_attention"}:
         return full
-    sliding = full & (position[:, None] - key_position[None, :] < window)[None, None]
+    near = position[:, None] - key_position < window
+    sliding = full & (near[:, None, None] if own else near[None, None])
     if kinds == {"full_attention", "sliding_attention"}:
         return {"full_attention": full, "sliding_attention": sliding}
     return sliding

@@ -121,10 +121,13 @@ class CausalLM:
         tokens: Int[Tensor, "Q"],
         position: Int[Tensor, "Q"],
         sees: Bool[Tensor, "Q S"],
-        key_position: Int[Tensor, "S"],
+        key_position: Int[Tensor, "S"] | Int[Tensor, "Q S"],
         cache: Cache | None = None,
     ) -> Float[Tensor, "Q D"]:
-        """The last hidden state of each token; token q sees the keys of ``sees[q]``: the tokens, where there is no cache."""
+        """The last hidden state of each token; token q sees the keys of ``sees[q]``: the tokens, where there is no cache.
+
+        With positions of keys for each token, the cache gives each token keys of its own.
+        """
         checkpointing = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         if self.base.training != checkpointing:  # layers checkpoint in training mode, and then they drop the cache
             self.base.train(checkpointing)

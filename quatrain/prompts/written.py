@@ -50,12 +50,12 @@ class Written:
 
 
 def addition(draw: random.Random, digits: int) -> Problem:
-    """Two numbers are added digit by digit from the right, with carries: ``47+85`` is ``7+5=12 4+8+1=13: 132``."""
+    """Two numbers are added digit by digit from the right, with carries: ``47+85`` is ``7+5+0=12 4+8+1=13: 132``."""
     a, b = (draw.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits) for _ in range(2))
     steps, carry = [], 0
     for x, y in zip(reversed(str(a)), reversed(str(b)), strict=True):
         total = int(x) + int(y) + carry
-        steps.append(f"{x}+{y}{'+1' * carry}={total}")
+        steps.append(f"{x}+{y}+{carry}={total:02d}")
         carry = total // 10
     return _solved(f"{a}+{b}", steps, str(a + b))
 

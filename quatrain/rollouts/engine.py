@@ -9,13 +9,13 @@ last node, and a freed slot is at once the next token's.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicLayer
 
@@ -84,6 +84,8 @@ class _Answer:
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
+    sees: list[int] = field(default_factory=list)
+    """The slots of its prompt and its own; empty until its prompt is computed."""
 
 
 class _Generation:
@@ -101,6 +103,7 @@ class _Generation:
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
         self.slots = _Slots(self.policy)
         self.ends = self.policy.end_tokens | set(sampling.stop_tokens)
+        self.harmless: dict[int, bool] = {}  # tokens that cannot be the last of a stop string
         self.writing: list[_Answer] = []
         self.done: dict[int, Completion] = {}
 
@@ -158,10 +161,14 @@ class _Generation:
             owner=owner,
             position=position,
         )
-        hidden = self.slots.forward(tokens, position, node, owner)
         self.slot_of.update(zip(nodes, slots, strict=False))
         for answer, slot in zip(answers, slots[len(nodes) :], strict=True):
             answer.slots.append(slot)
+            if not answer.sees:
+                path = self.forest.path[answer.request]
+                answer.sees.extend(self.slot_of[n] for n in path[path >= 0].tolist())
+            answer.sees.append(slot)
+        hidden = self.slots.forward(tokens, position, node, owner, None if nodes else [answer.sees for answer in answers])
         self.hidden.update((n, hidden[i]) for i, n in enumerate(nodes) if n in leaves)
         return {answer.request: hidden[len(nodes) + i] for i, answer in enumerate(answers)}
 
@@ -189,7 +196,7 @@ class _Generation:
             path = path[path >= 0]
             self.users[path] -= 1
             unused = path[self.users[path] == 0].tolist()
-            self.slots.free(self.slot_of.pop(node) for node in unused)
+            self.slots.free([self.slot_of.pop(node) for node in unused])
             if answer.leaf in unused:
                 del self.hidden[answer.leaf]
         self.writing = writing
@@ -197,12 +204,19 @@ class _Generation:
     def _finished(self, answer: _Answer) -> Finish | None:
         if answer.tokens[-1] in self.ends:
             return "end"
-        if self.sampling.stop:
+        if self.sampling.stop and not self._is_harmless(answer.tokens[-1]):
             longest = max(len(stop.encode()) for stop in self.sampling.stop)  # a token may be a single byte
             tail = self.policy.tokenizer.decode(answer.tokens[-longest - 4 :])
             if any(stop in tail for stop in self.sampling.stop):
                 return "stop"
         return "length" if len(answer.tokens) >= self.sampling.max_tokens else None
+
+    def _is_harmless(self, token: int) -> bool:
+        """Whether no stop string ends in this token, whatever stands before: it is text that shares no character with any."""
+        if token not in self.harmless:
+            text = self.policy.tokenizer.decode([token, token])  # a second one shows a space that is dropped at the beginning
+            self.harmless[token] = bool(text) and not set(text) & {*"".join(self.sampling.stop), "\N{REPLACEMENT CHARACTER}"}
+        return self.harmless[token]
 
     def _text(self, answer: _Answer, finish: Finish) -> str:
         tokens = answer.tokens[:-1] if finish == "end" else answer.tokens
@@ -218,6 +232,8 @@ class _Slots:
     """Places for keys and values, and who may see them."""
 
     GROWTH = 512
+    FEW = 4
+    """Keys that are gathered for each token must be fewer than all by this factor to be worth it."""
 
     def __init__(self, policy: CausalLM) -> None:
         self.policy = policy
@@ -238,20 +254,40 @@ class _Slots:
         self.marks[:, self.taken] = torch.stack([first, end, owner, position])
         return self.taken
 
-    def free(self, slots: Iterable[int]) -> None:
+    def free(self, slots: Sequence[int]) -> None:
+        self.marks[:, slots] = torch.tensor([_NOBODY, 0, -2, 0])[:, None]
         for slot in slots:
-            self.marks[:, slot] = torch.tensor([_NOBODY, 0, -2, 0])
             heapq.heappush(self.unused, slot)
 
-    def forward(self, tokens: Tensor, position: Tensor, node: Tensor, owner: Tensor) -> Float[Tensor, "Q D"]:
-        """The last hidden states of new tokens, whose keys go into the slots that were just taken."""
+    def forward(
+        self, tokens: Tensor, position: Tensor, node: Tensor, owner: Tensor, seen: Sequence[Sequence[int]] | None
+    ) -> Float[Tensor, "Q D"]:
+        """The last hidden states of new tokens, whose keys go into the slots that were just taken.
+
+        Where the slots `seen` by each token are known and few among all, only these are read: each token has its own keys.
+        """
         used = int((self.marks[2] != -2).nonzero().max()) + 1
-        first, end, owners, positions = self.marks[:, :used]
-        sees = (first <= node[:, None]) & (node[:, None] < end) | ((owners == owner[:, None]) & (owner >= 0)[:, None])
         device = self.policy.device
-        self.cache.write_to(torch.tensor(self.taken, device=device), used, self.marks.shape[1])
+        taken = torch.tensor(self.taken, device=device)
+        if seen is not None and max(map(len, seen)) * self.FEW <= used:
+            index, sees = _padded(seen)
+            positions = self.marks[3, index]
+            self.cache.write_to(taken, index.to(device), self.marks.shape[1])
+        else:
+            first, end, owners, positions = self.marks[:, :used]
+            sees = (first <= node[:, None]) & (node[:, None] < end) | ((owners == owner[:, None]) & (owner >= 0)[:, None])
+            self.cache.write_to(taken, slice(used), self.marks.shape[1])
         inputs = (x.to(device) for x in (tokens, position, sees, positions))
         return self.policy.hidden(*inputs, cache=self.cache)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "Q W"], Bool[Tensor, "Q W"]]:
+    """The rows side by side, filled up with 0, and where they are not filled up."""
+    sizes = torch.tensor([len(row) for row in rows])
+    there = torch.arange(int(sizes.max())) < sizes[:, None]
+    index = torch.zeros(there.shape, dtype=torch.int64)
+    index[there] = torch.tensor([slot for row in rows for slot in row])
+    return index, there
 
 
 class _SlotCache(Cache):
@@ -261,9 +297,9 @@ class _SlotCache(Cache):
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.stored: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def write_to(self, slots: Int[Tensor, "Q"], used: int, capacity: int) -> None:
-        """Where the next pass writes, and how many slots it reads."""
-        self.slots, self.used, self.capacity = slots, used, capacity
+    def write_to(self, slots: Int[Tensor, "Q"], read: slice | Int[Tensor, "Q W"], capacity: int) -> None:
+        """Where the next pass writes, and which slots it reads: the same for all tokens, or for each its own."""
+        self.slots, self.read, self.capacity = slots, read, capacity
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -274,7 +310,10 @@ class _SlotCache(Cache):
             both = self.stored[layer_idx] = (self._grown(keys, key_states), self._grown(values, value_states))
         for store, new in zip(both, (key_states, value_states), strict=True):
             store.index_copy_(2, self.slots, new)
-        return both[0][:, :, : self.used], both[1][:, :, : self.used]
+        keys, values = (store[:, :, self.read] for store in both)
+        if isinstance(self.read, slice):
+            return keys, values
+        return keys[0].transpose(0, 1), values[0].transpose(0, 1)
 
     def _grown(self, old: Tensor | None, new: Tensor) -> Tensor:
         out = new.new_zeros(*new.shape[:2], self.capacity, new.shape[3])

@@ -91,6 +91,23 @@ def test_answers_depend_on_seed_and_prompt_alone():
     assert all(a.tokens.tolist() != b.tokens.tolist() for a, b in zip(reseeded, written, strict=True))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_reading_only_the_keys_that_are_seen_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Never, always, and as it is worth it."""
+    policy = CausalLM(family(name, torch.float64), TOKENIZER)
+    read: set[type] = set()
+    write_to = engine._SlotCache.write_to
+    monkeypatch.setattr(engine._SlotCache, "write_to", lambda self, a, b, c: (read.add(type(b)), write_to(self, a, b, c))[1])
+    written = []
+    for few, kinds in ((1 << 30, {slice}), (0, {slice, Tensor}), (engine._Slots.FEW, {slice, Tensor})):
+        monkeypatch.setattr(engine._Slots, "FEW", few)
+        read.clear()
+        written.append(TorchEngine(policy, max_sequences=24).generate(requests(sequences(), samples=6), Sampling(10)))
+        assert read == kinds
+    assert_same(written[0], written[1])
+    assert_same(written[0], written[2])
+
+
 def test_a_longer_limit_only_adds():
     policy = CausalLM(family("llama", torch.float64), TOKENIZER)
     short, long = (TorchEngine(policy).generate(requests(sequences()), Sampling(n)) for n in (4, 9))
