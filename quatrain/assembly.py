@@ -218,6 +218,7 @@ def open_run(path: Path) -> tuple[Plan, RunFolder]:
 
 def make_tunnels(planned: Plan, progress: Progress) -> None:
     """Pre-train what the run loads under the name ``tunnel``, where that was not done before."""
+    _quieten()
     config = planned.config
     others = (config.reference.model, config.teacher.model, config.process.model)
     for model in (config.model, *(ModelConfig(name=name) for name in others if name)):
@@ -228,8 +229,7 @@ def make_tunnels(planned: Plan, progress: Progress) -> None:
 
 def load_policy(config: RunConfig, targets: Collection[Target] = ()) -> CausalLM:
     """The policy of `config`, at its start, with a head for each of a method's `targets` that needs one."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    _quieten()
     if config.threads:
         torch.set_num_threads(config.threads)
     return CausalLM(
@@ -240,6 +240,12 @@ def load_policy(config: RunConfig, targets: Collection[Target] = ()) -> CausalLM
         gradient_checkpointing=config.update.gradient_checkpointing,
         seed=config.seed,
     )
+
+
+def _quieten() -> None:
+    """What reads and writes models shows no progress of its own."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:

@@ -11,8 +11,8 @@ from typing import Any
 from quatrain.config import ConfigError, nearest
 from quatrain.prompts.problem import Problem
 
-LETTERS = "abcdef"
-"""What the arrows of ``pointers`` lead from and to."""
+LETTERS = "abcdefghij"
+"""The circle of ``cipher``."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +61,24 @@ def addition(draw: random.Random, digits: int) -> Problem:
 
 
 def chain(draw: random.Random, steps: int) -> Problem:
-    """Steps are taken from left to right, modulo 10: ``7 +5 *3`` is ``7+5=2 2*3=6: 6``."""
+    """Steps are taken from right to left, modulo 10: ``7+ 5* 3`` is ``5*3=5 7+5=2: 2``."""
     value = draw.randrange(10)
     question, done = [str(value)], []
     for _ in range(steps):
         operation, number = draw.choice("+-*"), draw.randrange(1, 10)
-        after = {"+": value + number, "-": value - number, "*": value * number}[operation] % 10
-        question.append(f"{operation}{number}")
-        done.append(f"{value}{operation}{number}={after}")
+        after = {"+": number + value, "-": number - value, "*": number * value}[operation] % 10
+        question.append(f"{number}{operation}")
+        done.append(f"{number}{operation}{value}={after}")
         value = after
-    return _solved(" ".join(question), done, str(value))
+    return _solved(" ".join(reversed(question)), done, str(value))
 
 
-def pointers(draw: random.Random, hops: int) -> Problem:
-    """Arrows between letters are followed so many hops: ``ab ca bc a2`` is ``2ab 1bc: c``."""
-    circle = draw.sample(LETTERS, len(LETTERS))
-    to = dict(zip(circle, circle[1:] + circle[:1], strict=True))
-    arrows = [f"{a}{b}" for a, b in to.items()]
-    draw.shuffle(arrows)
-    at = start = draw.choice(LETTERS)
-    done = []
-    for left in range(hops, 0, -1):
-        done.append(f"{left}{at}{to[at]}")
-        at = to[at]
-    return _solved(" ".join([*arrows, f"{start}{hops}"]), done, at)
+def cipher(draw: random.Random, letters: int) -> Problem:
+    """Letters are moved on in the circle from a to j, from right to left: ``hid 4`` is ``d+4=h i+4=c h+4=b: bch``."""
+    word, shift = draw.choices(LETTERS, k=letters), draw.randrange(1, len(LETTERS))
+    moved = [LETTERS[(LETTERS.index(letter) + shift) % len(LETTERS)] for letter in word]
+    steps = [f"{letter}+{shift}={after}" for letter, after in zip(reversed(word), reversed(moved), strict=True)]
+    return _solved(f"{''.join(word)} {shift}", steps, "".join(moved))
 
 
 def sum_to(draw: random.Random, digits: int) -> Problem:
@@ -107,7 +101,7 @@ FAMILIES = {
     for make, dial, default, most in (
         (addition, "digits", 3, 20),
         (chain, "steps", 4, 20),
-        (pointers, "hops", 3, 9),
+        (cipher, "letters", 4, 20),
         (sum_to, "digits", 3, 20),
     )
 }
