@@ -79,7 +79,7 @@ class LoraConfig(Section):
 class TunnelConfig(Section):
     """How good the model ``tunnel`` is at the ``written`` tasks, on whose solutions it was pre-trained, before it learns more."""
 
-    steps: PositiveInt = 600
+    steps: PositiveInt = 700
     """Steps of pre-training: fewer make a weaker start."""
     difficulty: tuple[PositiveInt, PositiveInt] = (1, 4)
     """The least and the greatest value of the tasks' dials among the problems that were shown."""

@@ -24,7 +24,7 @@ from quatrain.claims import Place, find_claims
 from quatrain.cli import parser
 from quatrain.commands.catalogue import LINES, terms
 from quatrain.commands.exactness import BETA, estimates_table, fixed_points_table
-from quatrain.config import RunConfig
+from quatrain.config import RunConfig, TaskConfig
 from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, World
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.methods.families import FAMILIES, base, by_family
@@ -42,9 +42,12 @@ from quatrain.objective import (
 from quatrain.objective.composition import findings
 from quatrain.objective.part import meanings
 from quatrain.objective.rules import RULES, Rule
+from quatrain.prompts import FAMILIES as WRITTEN
+from quatrain.prompts import open_task
 from quatrain.recipes import RECIPES
 from quatrain.types import Origin
 from reproductions.rows import results
+from reproductions.tunnel import results as wind
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
@@ -205,6 +208,44 @@ def fixed_points() -> str:
 def trained() -> str:
     """What `make rows` found."""
     return results.markdown()
+
+
+def written_tasks() -> str:
+    """The written tasks, each with a problem."""
+    rows = []
+    for name, family in WRITTEN.items():
+        problem = next(open_task(TaskConfig(name=f"written:{name}")).problems(0))
+        about = _plain(family.about).partition(":")[0]
+        rows.append([f"`{name}`", f"`{family.dial}`", about, f"`{problem.question}`", f"`{problem.demonstration}`"])
+    return _table_of(["`written:`", "dial", "what is written", "a question at the default", "its solution"], rows)
+
+
+def tunnel_made() -> str:
+    """How long pre-training took."""
+    return f"{wind.read()['made_in']:.0f} seconds"
+
+
+def tunnel_start() -> str:
+    """What `make tunnel` found the start to be able to do."""
+    rows = []
+    for name, found in wind.read()["start"].items():
+        cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in found]
+        default = wind.LEVELS.index(WRITTEN[name].default)
+        cells[default] = f"**{cells[default]}**"
+        rows.append([f"`{name}`", *cells])
+    return _table_of(["`written:`", *map(str, wind.LEVELS)], rows)
+
+
+def tunnel_speed() -> str:
+    """How fast `make tunnel` found runs to be."""
+    found = wind.read()
+    rows = [
+        [f"`{s['method']}`", *(f"{s[stage]:.2f}" for stage in ("rollout", "reward", "update", "total", "processor"))]
+        for s in found["speed"]
+    ]
+    head = ["method", "rollout", "reward", "update", "a step", "processor time"]
+    made = found["made_with"]
+    return f"{_table_of(head, rows)}\n\nWith torch {made['torch']} and Python {made['python']}, on {made['cpus']} CPUs."
 
 
 def claims() -> str:
@@ -487,6 +528,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fixed-points": fixed_points,
     "rows": trained,
     "claims": claims,
+    "written": written_tasks,
+    "tunnel-made": tunnel_made,
+    "tunnel-start": tunnel_start,
+    "tunnel-speed": tunnel_speed,
     "meanings": verdicts,
     "rules": rules,
     "rule-examples": rule_examples,

@@ -55,7 +55,9 @@ def speed(method: str) -> dict[str, float | str]:
         quatrain.train(config, progress=progress)
         ended = _processor_seconds()
         records = read_metrics(Path(folder) / "run")
-    stages = {stage: median(record[f"seconds/{stage}"] for record in records) for stage in ("rollout", "reward", "update", "total")}
+    stages = {
+        stage: median(record[f"seconds/{stage}"] for record in records) for stage in ("rollout", "reward", "update", "total")
+    }
     return {"method": method, **stages, "processor": (ended - began) / STEPS}
 
 
