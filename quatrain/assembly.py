@@ -29,6 +29,7 @@ from quatrain.policies import check as check_model
 from quatrain.prompts import Problem, Task, Template, Unlabelled, open_task, resolve_template
 from quatrain.rewards import Judge, check_rewards, load_reward
 from quatrain.rewards.judge import COMPARING, verifier
+from quatrain.rewards.verifiers import reading
 from quatrain.rollouts import Request, Sampling, TorchEngine
 from quatrain.types import Batch, Origin, Prompt
 from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
@@ -333,8 +334,8 @@ def measure(
     texts = [completion.text for completion in engine.generate(requests, sampling)]
     asked = [prompt for prompt in prompts for _ in range(samples)]
     scores = np.reshape(judge.correct(asked, texts), (len(prompts), samples))
-    answers = [[text.strip() or None for text in texts[i * samples : (i + 1) * samples]] for i in range(len(prompts))]
-    answers = answers if max(k) > 1 else None
+    read = [reading(text, prompt.info) for prompt, text in zip(asked, texts, strict=True)]
+    answers = [read[i : i + samples] for i in range(0, len(read), samples)] if max(k) > 1 else None
     return Evaluation.of(config.task.name, scores, answers=answers, k=k, seconds=time.perf_counter() - began)
 
 

@@ -26,9 +26,18 @@ class Expectation(Section):
     better: str
     """The arm that should come out above."""
     than: str
-    """The arm that it is held against."""
+    """The arm that it is held against; the same one, where two of its metrics are compared."""
+    metric: str | None = None
+    """What the better arm is measured by; None is the claim's metric."""
+    than_metric: str | None = None
+    """What the other arm is measured by; None is what the better arm is."""
     smallest_effect: float
     """The smallest difference that counts, in units of the metric; below 0: no worse than by so much."""
+
+    @property
+    def sides(self) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        """The two arms, each with what it is measured by if that is not the claim's metric."""
+        return (self.better, self.metric), (self.than, self.than_metric or self.metric)
 
 
 class Quick(Section):
@@ -83,7 +92,8 @@ class Verdict:
 
     def __str__(self) -> str:
         e = self.expected
-        told = f"{e.better} better than {e.than} by {self.difference:+.3g}" if self.difference else f"{e.better} and {e.than}"
+        first, second = (f"{arm} ({metric})" if metric else arm for arm, metric in e.sides)
+        told = f"{first} better than {second} by {self.difference:+.3g}" if self.difference else f"{first} and {second}"
         lost = f"; {self.failed} runs failed" if self.failed else ""
         return f"{told}, where {e.smallest_effect:+.3g} is the least that counts{lost}"
 
@@ -108,8 +118,8 @@ class Place:
         file = self.path / "claim.yaml"
         try:
             claim = validated(Claim, read_yaml(file))
-            Metric.parse(claim.metric)
-            for name in (name for c in claim.comparisons for name in (c.better, c.than)):
+            for name, metric in ((next(iter(claim.arms), ""), claim.metric), *(s for c in claim.comparisons for s in c.sides)):
+                Metric.parse(metric or claim.metric)
                 if name not in claim.arms:
                     raise ConfigError(f"the comparisons name an arm {name!r}: {nearest(name, claim.arms)}")
         except ConfigError as error:
@@ -119,9 +129,10 @@ class Place:
     def experiment(self, out: Path, *, quick: bool) -> Experiment:
         """The runs of the claim, in the folder `out`."""
         claim = self.read()
-        seeds, changes = (claim.quick.seeds, {"steps": claim.quick.steps}) if quick else (claim.seeds, {})
-        trees = {name: self._found(merge(merge(claim.settings, own), changes)) for name, own in claim.arms.items()}
-        return Experiment(tuple(Arm.of(name, tree) for name, tree in trees.items()), tuple(range(seeds)), out)
+        arms = [Arm.of(name, self._found(merge(claim.settings, own))) for name, own in claim.arms.items()]
+        if quick:
+            arms = [arm.within(claim.quick.steps) for arm in arms]
+        return Experiment(tuple(arms), tuple(range(claim.quick.seeds if quick else claim.seeds)), out)
 
     def write(self, comparison: Comparison, verdicts: list[Verdict]) -> None:
         """Keep what a full run came to beside the claim."""
@@ -165,7 +176,7 @@ def judge(claim: Claim, comparison: Comparison) -> list[Verdict]:
     """A verdict on each comparison of `claim`."""
     out = []
     for expected in claim.comparisons:
-        arms = [comparison.arms[name] for name in (expected.better, expected.than)]
+        arms = [comparison.arms[name].by(Metric.parse(metric or claim.metric)) for name, metric in expected.sides]
         pair = Pair(*reversed(arms)) if claim.lower_is_better else Pair(*arms)
         out.append(Verdict(expected, pair.difference, sum(len(arm.failed) for arm in arms)))
     return out

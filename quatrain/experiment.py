@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,13 +22,13 @@ import torch
 from rich.console import Console
 
 from quatrain.assembly import Plan, truth
-from quatrain.config import ConfigError, RunConfig, load, read_yaml
+from quatrain.config import ConfigError, ModelConfig, RunConfig, TeacherConfig, load, merge, read_yaml
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, write_atomic
 from quatrain.diagnostics.report import differing
 from quatrain.errors import StoppedRun
 from quatrain.methods import method as find_method
-from quatrain.objective import Method
+from quatrain.policies import advice
 from quatrain.run import check, resume, train
 
 POLL_SECONDS = 0.5
@@ -43,22 +43,57 @@ class Arm:
 
     name: str
     config: RunConfig
+    first: RunConfig | None = None
+    """The run whose model this one goes on from, as reinforcement goes on from imitation; its steps count, too."""
 
     @classmethod
     def of(cls, name: str, tree: Mapping[str, Any], settings: Sequence[str] = ()) -> Self:
-        """The arm that `tree` describes, with ``key=value`` settings on top; an error names it."""
+        """The arm that `tree` describes, with ``key=value`` settings on top; an error names it.
+
+        What stands under ``first`` is what the run before it has otherwise.
+        """
+        own = {key: value for key, value in tree.items() if key != "first"}
         try:
-            return cls(name, load(tree, settings))
+            first = load(merge(own, tree["first"]), settings) if "first" in tree else None
+            return cls(name, load(own, settings), first)
         except ConfigError as error:
             raise ConfigError(f"arm {name}: {error}") from None
 
     @property
-    def method(self) -> Method:
-        """Its method, with its settings; raises ConfigError where there is no such thing."""
+    def steps(self) -> int:
+        """Of all its runs."""
+        return sum(run.steps for run in self.runs)
+
+    def within(self, steps: int) -> Arm:
+        """With so many steps in all, shared out as they were."""
+        if self.first is None:
+            return replace(self, config=self.config.model_copy(update={"steps": steps}))
+        if steps < 2:
+            raise ConfigError(f"arm {self.name}: two runs need two steps or more, not {steps}")
+        early = min(max(1, round(steps * self.first.steps / self.steps)), steps - 1)
+        shared = {"first": early, "config": steps - early}
+        return replace(self, **{name: getattr(self, name).model_copy(update={"steps": n}) for name, n in shared.items()})
+
+    @property
+    def runs(self) -> list[RunConfig]:
+        """One, or two."""
+        return [run for run in (self.first, self.config) if run]
+
+    def without_idle(self, teacher: str) -> Arm:
+        """With the model `teacher` for those of its runs alone that learn from one."""
+        return replace(
+            self,
+            config=self._without_idle(teacher, self.config),
+            first=self.first and self._without_idle(teacher, self.first),
+        )
+
+    def _without_idle(self, teacher: str, run: RunConfig) -> RunConfig:
         try:
-            return find_method(self.config.method.name).with_settings(self.config.method.settings)
+            needs = find_method(run.method.name).with_settings(run.method.settings).needs
         except ConfigError as error:
             raise ConfigError(f"arm {self.name}: {error}") from None
+        idle = run.teacher.model == teacher and "logp_teacher" not in needs
+        return run.model_copy(update={"teacher": TeacherConfig()}) if idle else run
 
 
 @dataclass(frozen=True)
@@ -72,8 +107,24 @@ class Trial:
     @property
     def config(self) -> RunConfig:
         """On one thread unless told otherwise, so that its bits do not depend on how many trials run beside it."""
-        threads = self.arm.config.threads or 1
-        return self.arm.config.model_copy(update={"seed": self.seed, "out": str(self.path), "threads": threads})
+        config, first = self.arm.config, self.first
+        if first:
+            suits, task = advice(config.model), config.task
+            template = suits.template if task.template == "auto" else task.template
+            examples = suits.examples if task.examples is None else task.examples
+            config = config.model_copy(
+                update={
+                    "model": ModelConfig(name=str(RunFolder(first.path).model), **_kept(config.model)),
+                    "task": task.model_copy(update={"template": template, "examples": examples}),
+                }
+            )
+        return config.model_copy(update={"seed": self.seed, "out": str(self.path), "threads": config.threads or 1})
+
+    @property
+    def first(self) -> Trial | None:
+        """The run before it, in a folder beside its own."""
+        first = self.arm.first
+        return Trial(Arm(self.arm.name, first), self.seed, self.path.with_name(f"{self.path.name}-first")) if first else None
 
     @property
     def log(self) -> Path:
@@ -87,7 +138,8 @@ class Trial:
     @property
     def stopped(self) -> str:
         """Why the run ended itself; empty where it did not. Such a run is over: going on could only flatter its arm."""
-        return self._stopped.read_text().strip() if self._stopped.exists() else ""
+        own = self._stopped.read_text().strip() if self._stopped.exists() else ""
+        return own or (self.first.stopped if self.first else "")
 
     @property
     def is_finished(self) -> bool:
@@ -98,12 +150,16 @@ class Trial:
     def steps(self) -> int:
         """How many steps are recorded."""
         path = RunFolder(self.path).metrics.path
-        return path.read_bytes().count(b"\n") if path.exists() else 0
+        own = path.read_bytes().count(b"\n") if path.exists() else 0
+        return own + (self.first.steps if self.first else 0)
 
     def check(self) -> Plan:
         """Raise ConfigError where the trial cannot be, or its folder holds something else."""
+        if self.first:
+            self.first.check()
         try:
-            planned = check(self.config)
+            # the model that the first run will have left is not there yet: the one that it starts from stands in for it
+            planned = check(self.config.model_copy(update={"model": self.arm.config.model}))
         except ConfigError as error:
             raise ConfigError(f"arm {self.arm.name}: {error}") from None
         folder = RunFolder(self.path)
@@ -114,7 +170,9 @@ class Trial:
         return planned
 
     def carry_out(self) -> None:
-        """Do the run, or what is left of it, and leave its log."""
+        """Do the run, or what is left of it, and leave its log; the run before it comes first."""
+        if self.first and not self.first.is_finished:
+            self.first.carry_out()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         title = f"{self.arm.name} · seed {self.seed} → {self.path}"
         with self.log.open("a") as file, Progress(self.config.steps, title, console=Console(file=file, width=130)) as progress:
@@ -188,8 +246,8 @@ def carry_out(trials: Sequence[Trial], workers: int | None, title: str) -> Itera
     yield from ((trial, trial.stopped) for trial in over)
     left = [trial for trial in trials if trial not in over]
     if left:
-        done = sum(trial.config.steps for trial in over)
-        total, begun = done + sum(trial.config.steps for trial in left), done + sum(trial.steps for trial in left)
+        done = sum(trial.arm.steps for trial in over)
+        total, begun = done + sum(trial.arm.steps for trial in left), done + sum(trial.steps for trial in left)
         with Progress(total, title, done=begun, plain_seconds=30) as progress:
             if over:
                 progress.note(f"{len(over)} of {len(trials)} runs were there")
@@ -225,7 +283,7 @@ def _in_processes(trials: Sequence[Trial], workers: int, progress: Progress, don
                 took = f"{time.monotonic() - began:.0f} s"
                 progress.note(f"{'✗' if failure else '✓'} {trial.arm.name} seed {trial.seed}  {failure or took}")
                 yield trial, failure
-            now = done + sum(trial.config.steps if trial in ended else trial.steps for trial in trials)
+            now = done + sum(trial.arm.steps if trial in ended else trial.steps for trial in trials)
             if now > shown:
                 starting.close()
             for step in range(shown + 1, now + 1):
@@ -261,6 +319,11 @@ def _measured(config: RunConfig) -> dict[str, Any]:
     """What a run of `config` is measured by."""
     tree, judge = config.model_dump(mode="json"), truth(config)
     return {key: tree[key] for key in SHARED} | {"the judging reward": {"name": judge.name, "options": judge.options}}
+
+
+def _kept(model: ModelConfig) -> dict[str, Any]:
+    """What stays of a model's settings when its weights come from a run."""
+    return {name: value for name, value in model if name not in ("name", "tunnel")}
 
 
 def _slug(name: str) -> str:

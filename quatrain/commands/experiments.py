@@ -13,7 +13,7 @@ from rich.table import Table
 
 from quatrain.claims import Place, find_claims, judge, together
 from quatrain.commands.running import asked, recipe
-from quatrain.config import ConfigError, TeacherConfig, nearest
+from quatrain.config import ConfigError, nearest
 from quatrain.diagnostics.comparison import ACCURACY, Comparison, Metric, Outcome
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.records import plain, write_atomic
@@ -26,9 +26,9 @@ def compare(given: Namespace) -> bool:
     metric = Metric.parse(given.metric)
     budget = _budget(given.budget)
     arms = [_arm(text, given, budget) for text in given.arms]
-    if given.teacher and not any(arm.config.teacher.model for arm in arms):
+    if given.teacher and not any(run.teacher.model for arm in arms for run in arm.runs):
         raise ConfigError(f"--teacher {given.teacher}: no arm learns from a teacher; leave it out, or add one that does")
-    steps = {arm.name: arm.config.steps for arm in arms}
+    steps = {arm.name: arm.steps for arm in arms}
     if len(set(steps.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in steps.items())
         raise ConfigError(f"the arms have not the same steps ({told}): write --budget steps={max(steps.values())}")
@@ -69,27 +69,26 @@ def reproduce(given: Namespace) -> bool:
     return bool(comparison.failed)
 
 
-def _arm(text: str, given: Namespace, budget: list[str]) -> Arm:
+def _arm(text: str, given: Namespace, budget: int | None) -> Arm:
     """``NAME,key=value,…`` with the options that all arms share; its own settings come last, and then the budget."""
     name, *own = re.split(r",(?=[\w.]+=)", text)
     tree, settings = asked(recipe(name) if name in RECIPES or name.endswith((".yaml", ".yml")) else {"method": name}, given)
-    arm = Arm.of(text, tree, [*settings, *own, *budget])
-    reads_teacher = "logp_teacher" in arm.method.needs
-    if given.teacher and arm.config.teacher.model == given.teacher and not reads_teacher:
-        return Arm(text, arm.config.model_copy(update={"teacher": TeacherConfig()}))  # it is for the arms that have a use for it
-    return arm
+    arm = Arm.of(text, tree, [*settings, *own])
+    if budget is not None:
+        arm = arm.within(budget)
+    return arm.without_idle(given.teacher) if given.teacher else arm
 
 
-def _budget(text: str | None) -> list[str]:
-    """What all arms have as a setting."""
+def _budget(text: str | None) -> int | None:
+    """The steps that all arms have."""
     if text is None:
-        return []
+        return None
     name, _, count = text.partition("=")
-    if name != "steps" or not count.isdigit():
+    if name != "steps" or not count.isdigit() or int(count) < 1:
         raise ConfigError(
             f"--budget {text} is not steps=N: arms get equal steps, and the table shows what those cost in tokens and seconds"
         )
-    return [text]
+    return int(count)
 
 
 def _carried_out(experiment: Experiment, metric: Metric, workers: int | None) -> Comparison:
@@ -100,7 +99,11 @@ def _carried_out(experiment: Experiment, metric: Metric, workers: int | None) ->
                 f"{planned.task.name} has no held-out accuracy: set evaluate.problems, or measure by another --metric"
             )
     ended = experiment.carry_out(workers)
-    return Comparison([Outcome.of(trial.arm.name, trial.seed, trial.path, failure) for trial, failure in ended.items()], metric)
+    outcomes = [
+        Outcome.of(trial.arm.name, trial.seed, trial.path, failure, trial.first and trial.first.path)
+        for trial, failure in ended.items()
+    ]
+    return Comparison(outcomes, metric)
 
 
 def _show(comparison: Comparison) -> Console:

@@ -18,7 +18,7 @@ from quatrain.diagnostics.report import Panel, Run, differing, drawn_panel, roun
 from quatrain.diagnostics.statistics import Band, curve, interquartile_mean, paired, probability_above, profile
 
 ACCURACY = "accuracy"
-KINDS = ("last", "mean", "slope")
+KINDS = ("last", "start", "mean", "slope")
 POINTS = 60
 """Most points of a curve; what a run recorded between two of them is averaged."""
 THRESHOLDS = 81
@@ -35,7 +35,8 @@ CURVES = (
 class Metric:
     """A number that a run comes to: ``accuracy``, another estimate of its evaluations, or a value of its metrics.
 
-    ``last`` is the value at the end, ``mean`` that over the whole run, and ``slope`` the least-squares change in a step.
+    ``last`` is the value at the end, ``start`` the first one, ``mean`` that over the whole run, and ``slope`` the least-squares
+    change in a step.
     """
 
     name: str = ACCURACY
@@ -70,6 +71,8 @@ class Metric:
             raise ConfigError(f"{run.folder.path} has no metric {self.name!r}: {nearest(self.name, known)}")
         steps, values = np.array(series).T
         match self.kind:
+            case "start":
+                return float(values[0])
             case "mean":
                 return float(values.mean())
             case "slope" if len(steps) > 1:
@@ -80,7 +83,8 @@ class Metric:
 
     def scores(self, run: Run) -> tuple[float, ...] | None:
         """By problem, where the metric is a mean of those."""
-        return run.evaluations[-1][1].scores if (self.name, self.kind) == (ACCURACY, "last") else None
+        which = {"start": 0, "last": -1}.get(self.kind)
+        return None if self.name != ACCURACY or which is None else run.evaluations[which][1].scores
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,10 @@ class Outcome:
     failure: str = ""
 
     @classmethod
-    def of(cls, arm: str, seed: int, path: Path, failure: str = "") -> Self:
-        return cls(arm, seed, Run(RunFolder(path), f"{arm}, seed {seed}"), failure)
+    def of(cls, arm: str, seed: int, path: Path, failure: str = "", first: Path | None = None) -> Self:
+        """That of the run in the folder `path`, which went on from the run in `first`, if that is given."""
+        label = f"{arm}, seed {seed}"
+        return cls(arm, seed, Run(RunFolder(path), label, Run(RunFolder(first), label) if first else None), failure)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,10 @@ class Arm:
     name: str
     outcomes: tuple[Outcome, ...]
     metric: Metric
+
+    def by(self, metric: Metric) -> Arm:
+        """The same runs, measured by another `metric`."""
+        return Arm(self.name, self.outcomes, metric)
 
     @property
     def finished(self) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""What a matrix of scores says: pass@k, maj@k and accuracy, each with an interval that holds.
+"""What a matrix of scores says: pass@k, maj@k, distinct@k and accuracy, each with an interval that holds.
 
 Problems, not answers, are what an evaluation samples: answers to one problem are alike, so every interval here is over problems.
 """
@@ -96,6 +96,25 @@ def pass_at_k(correct: Scores, k: int) -> NDArray[np.float64]:
     return 1.0 - np.prod(np.maximum(wrong - drawn, 0) / (n - drawn), axis=1)
 
 
+def distinct_at_k(answers: Sequence[Sequence[str | None]], correct: Scores, k: int) -> NDArray[np.float64]:
+    """Different right answers among k answers, divided by k: the exact mean over all C(n, k) choices of k of the n answers.
+
+        Σ over right answers a:  (1 − C(n − count(a), k) / C(n, k)) / k
+
+    It is pass@1 where no two right answers are the same, and pass@k / k where a problem has a single right answer. `answers` and
+    `correct` are [P, n]; the result is [P].
+    """
+    correct = np.asarray(correct, dtype=bool)
+    n = _samples(correct, k, "distinct")
+    _check_shape(answers, correct)
+    counts = [
+        Counter(answer for answer, is_right in zip(row, right, strict=True) if is_right)
+        for row, right in zip(answers, correct, strict=True)
+    ]
+    every = math.comb(n, k)
+    return np.array([sum(1 - math.comb(n - count, k) / every for count in row.values()) / k for row in counts])
+
+
 def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Scores, k: int) -> NDArray[np.float64]:
     """Chance that the most frequent of k answers is right: the exact mean over all C(n, k) choices of k of the n answers.
 
@@ -103,9 +122,8 @@ def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Scores, k: i
     and where nobody votes the problem is wrong. `answers` and `correct` are [P, n]; the result is [P].
     """
     correct = np.asarray(correct, dtype=bool)
-    n = _samples(correct, k, "maj")
-    if [len(row) for row in answers] != [n] * len(correct):
-        raise ValueError(f"answers must be {list(correct.shape)} like correct")
+    _samples(correct, k, "maj")
+    _check_shape(answers, correct)
     return np.array([_majority(row, right, k) for row, right in zip(answers, correct, strict=True)])
 
 
@@ -146,7 +164,7 @@ class Evaluation:
     scores: tuple[float, ...]
     """Share of right answers per problem, in the problems' order: what :func:`difference` pairs."""
     estimates: Mapping[str, Estimate]
-    """``pass@k`` and ``maj@k`` by name, and ``score`` where answers can be partly right."""
+    """``pass@k``, ``maj@k`` and ``distinct@k`` by name, and ``score`` where answers can be partly right."""
     seconds: float
 
     @classmethod
@@ -161,7 +179,7 @@ class Evaluation:
     ) -> Self:
         """The evaluation of `scores` [P, n] in [0, 1], where 1 is a right answer and anything less is not.
 
-        `answers` [P, n] as read from the texts add maj@k; `k` are those of pass@k and maj@k, and pass@1 is always there.
+        `answers` [P, n] as read from the texts add maj@k and distinct@k; `k` are those of all three, and pass@1 is always there.
         """
         scores = np.asarray(scores, dtype=float)
         if scores.ndim != 2 or not scores.size:
@@ -169,7 +187,8 @@ class Evaluation:
         correct = scores == 1.0
         estimates = {f"pass@{size}": estimate(pass_at_k(correct, size)) for size in sorted({1, *k})}
         if answers is not None:
-            estimates |= {f"maj@{size}": estimate(majority_at_k(answers, correct, size)) for size in sorted({*k} - {1})}
+            for name, compute in (("maj", majority_at_k), ("distinct", distinct_at_k)):
+                estimates |= {f"{name}@{size}": estimate(compute(answers, correct, size)) for size in sorted({*k} - {1})}
         mean_score = estimate(scores.mean(axis=1))  # also refuses what is no score
         if not np.isin(scores, (0.0, 1.0)).all():
             estimates["score"] = mean_score
@@ -237,6 +256,11 @@ def _per_problem(values: Scores, low: float, high: float) -> NDArray[np.float64]
         strange = values[~((values >= low) & (values <= high))][0]
         raise ValueError(f"scores must lie in [{low:g}, {high:g}], got {strange}: count a failed answer as {low:g}")
     return values
+
+
+def _check_shape(answers: Sequence[Sequence[str | None]], correct: NDArray[np.bool_]) -> None:
+    if [len(row) for row in answers] != [correct.shape[1]] * len(correct):
+        raise ValueError(f"answers must be {list(correct.shape)} like correct")
 
 
 def _samples(correct: NDArray[np.bool_], k: int, name: str) -> int:

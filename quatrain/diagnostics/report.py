@@ -145,6 +145,8 @@ class Run:
 
     folder: RunFolder
     label: str
+    first: Run | None = None
+    """The run whose model it went on from, if that is part of the story; steps are counted from its first."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -152,11 +154,15 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        return self.folder.metrics.read()
+        own = self.folder.metrics.read()
+        return [*self.first.metrics, *(r | {"step": r["step"] + self.first.steps} for r in own)] if self.first else own
 
     @cached_property
     def evaluations(self) -> list[tuple[int, Evaluation]]:
-        return list(Evaluation.of_records(self.folder.evaluations.read()).items())
+        own = Evaluation.of_records(self.folder.evaluations.read())
+        if self.first:
+            own = dict(self.first.evaluations) | {step + self.first.steps: found for step, found in own.items()}
+        return list(own.items())
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -185,7 +191,8 @@ class Run:
 
     @property
     def planned_steps(self) -> int:
-        return self.config.get("steps", self.steps)
+        own = self.config.get("steps", self.steps)
+        return own + self.first.planned_steps if self.first else own
 
     @property
     def seconds(self) -> float:

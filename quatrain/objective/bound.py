@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quatrain.objective.part import SCOPES, Scope, View, of_origins
 from quatrain.objective.terms import AnyTerm, Factors, Target, Term
-from quatrain.types import Batch
+from quatrain.types import Batch, Origin
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,24 @@ class Bound:
         return silent
 
     def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
-        """What every run of any method shows of its first term's parts, under one scheme."""
+        """What every run of any method shows of its first term's parts and of demonstrations, under one scheme."""
+        out: dict[str, float] = {}
+        if self.batch.origin is not None:
+            shown = of_origins(self.batch, (Origin.DEMONSTRATION,)).any(1)
+            if shown.any():
+                out["demonstration/share"] = (~self.silent())[shown].float().mean().item()
         term, prepared, share = next(self.terms(), (None, None, None))
         if not isinstance(term, Term) or share is None:
-            return {}
+            return out
         view = _view(self.batch, term, logp)
         if not view.action.any():
-            return {}
+            return out
         factors = term.factors(view, prepared, share)
         ratio = factors.ratio[view.action].float()
         quantiles = torch.quantile(
             ratio[:: max(1, len(ratio) // 1_000_000)], torch.tensor([0.01, 0.5, 0.99], device=ratio.device)
         )
-        out = {
+        out |= {
             "mask/passed": factors.mask[view.action].clamp(max=1).mean().item(),
             **dict(zip(("ratio/p01", "ratio/p50", "ratio/p99"), quantiles.tolist(), strict=True)),
             "ratio/max": ratio.max().item(),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from quatrain.rewards.verifiers import (
+    by_last_word,
     by_mathematics,
     by_text,
     is_mathematics,
@@ -46,16 +47,17 @@ def math(completion: str, answer: str | None) -> float:
     return float(same_mathematics(completion, _required(answer)))
 
 
-def majority(completions: list[str], *, compare: Literal["auto", "math", "text"] = "auto") -> list[float]:
+def majority(completions: list[str], *, compare: Literal["auto", "math", "text", "last_word"] = "auto") -> list[float]:
     """1 for the answers that agree with the most frequent one, 0 for the others: the vote of TTRL (arXiv:2504.16084), eq. 2.
 
-    They agree as an answer agrees with its reference in :func:`correct`, by ``math`` or by ``text``; ``auto`` is ``math`` where
-    math-verify finds a number or LaTeX in more than half of those that are not empty. Where two are as frequent, the one that
+    They agree as an answer agrees with its reference in :func:`correct`, by ``math``, by ``text``, or by their ``last_word`` as
+    the written tasks are judged; ``auto`` is ``math`` where math-verify finds a number or LaTeX in more than half of those that
+    are not empty, else ``text``. Where two are as frequent, the one that
     came first wins. An answer in which nothing can be read has no vote and gets 0.
     """
     written = [text for text in completions if text.strip()]
     by_math = compare == "math" or (compare == "auto" and 2 * sum(map(is_mathematics, written)) > len(written))
-    classes = (by_mathematics if by_math else by_text)(completions)
+    classes = (by_last_word if compare == "last_word" else by_mathematics if by_math else by_text)(completions)
     votes = Counter(kind for kind in classes if kind is not None)
     winner = max(votes, key=votes.__getitem__, default=-1)  # the first of the most frequent: keys stand in their order
     return [float(kind == winner) for kind in classes]

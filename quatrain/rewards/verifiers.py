@@ -22,6 +22,16 @@ def final_answer(completion: str) -> str:
     return (tagged[-1] if tagged else completion).strip()
 
 
+def last_word(completion: str) -> str:
+    """What stands after the last white space; empty where nothing is written."""
+    return (completion.split() or [""])[-1]
+
+
+def reading(completion: str, info: Mapping[str, Any]) -> str | None:
+    """The answer that `completion` comes to, as text; None where there is none. `info` is the problem's."""
+    return (last_word(completion) if "written" in info else _normal(final_answer(completion))) or None
+
+
 def reasoning_gym_score(completion: str, problem: Mapping[str, Any]) -> float:
     """The score in [0, 1] that the data set's own verifier gives to the final answer; some give partial credit."""
     data_set = _data_set(problem["data_set"], json.dumps(problem["options"], sort_keys=True))
@@ -30,7 +40,7 @@ def reasoning_gym_score(completion: str, problem: Mapping[str, Any]) -> float:
 
 def written_score(completion: str, rule: Mapping[str, Any]) -> float:
     """1 if the last word of `completion` is what `rule` wants, else 0: ``is`` a text, or two numbers with this ``sum``."""
-    last = (completion.split() or [""])[-1]
+    last = last_word(completion)
     if "is" in rule:
         return float(last == rule["is"])
     return float(re.fullmatch(r"[0-9]+\+[0-9]+", last) is not None and sum(map(int, last.split("+"))) == rule["sum"])
@@ -65,8 +75,16 @@ def by_mathematics(completions: Sequence[str]) -> list[int | None]:
 
 def by_text(completions: Sequence[str]) -> list[int | None]:
     """The class of each answer, the number of the first one whose final answer is the same text; None where that is empty."""
+    return _by([_normal(final_answer(text)) for text in completions])
+
+
+def by_last_word(completions: Sequence[str]) -> list[int | None]:
+    """The class of each answer, the number of the first one that ends in the same word; None where nothing is written."""
+    return _by([last_word(text) for text in completions])
+
+
+def _by(texts: Sequence[str]) -> list[int | None]:
     first: dict[str, int] = {}
-    texts = [_normal(final_answer(text)) for text in completions]
     return [first.setdefault(text, number) if text else None for number, text in enumerate(texts)]
 
 
