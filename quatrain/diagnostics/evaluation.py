@@ -112,7 +112,7 @@ def distinct_at_k(answers: Sequence[Sequence[str | None]], correct: Scores, k: i
         for row, right in zip(answers, correct, strict=True)
     ]
     every = math.comb(n, k)
-    return np.array([sum(1 - math.comb(n - count, k) / every for count in row.values()) / k for row in counts])
+    return np.array([sum(every - math.comb(n - count, k) for count in row.values()) / (every * k) for row in counts])
 
 
 def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Scores, k: int) -> NDArray[np.float64]:
@@ -151,7 +151,7 @@ def _majority(answers: Sequence[str | None], correct: NDArray[np.bool_], k: int)
             for (drawn, rights, wrongs), number in ways.items()
             if drawn == k and rights
         )
-    return favourable
+    return min(favourable, 1.0)  # the sum of rounded shares may be above by a rounding
 
 
 @dataclass(frozen=True)

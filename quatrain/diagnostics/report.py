@@ -96,6 +96,13 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "From the policy that acted, which should stay near 0, from the reference, and from the teacher.",
                 {"kl/rollout": "from the rollout", "kl/ref": "from the reference", "kl/teacher": "from the teacher"},
             ),
+            Panel(
+                "Demonstrations used",
+                "Share of those at hand that the update learns from.",
+                {"demonstration/share": "learned from"},
+                unit="share",
+                smooth=True,
+            ),
             Panel("Passed by the mask", "Share of actions whose gradient counts.", {"mask/passed": "passed"}, unit="share"),
             Panel(
                 "Probability ratio",
