@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
-from quatrain.claims import Claim, Expectation, Verdict, together
+from quatrain.claims import Claim, Expectation, Quick, Verdict, judge, together
 from quatrain.diagnostics.comparison import Comparison, Metric, Outcome
 from quatrain.diagnostics.evaluation import Estimate
 from tests.command_line import PARITY, jsonl, quatrain, records, settings
@@ -145,24 +147,43 @@ def outcomes(place: Path, arms: dict[str, float]) -> list[Outcome]:
     return found
 
 
-@pytest.mark.parametrize(("metric", "wanted"), [("entropy", "last"), ("entropy:mean", "mean"), ("entropy:slope", "slope")])
-def test_metrics_are_the_last_value_the_mean_or_the_slope(tmp_path: Path, metric: str, wanted: str):
+@pytest.mark.parametrize(
+    ("metric", "wanted"),
+    [("entropy", "last"), ("entropy:start", "start"), ("entropy:mean", "mean"), ("entropy:slope", "slope")],
+)
+def test_metrics_are_the_last_value_the_first_the_mean_or_the_slope(tmp_path: Path, metric: str, wanted: str):
     (outcome, *_) = outcomes(tmp_path, {"a": 1})
     values = [record["entropy"] for record in outcome.run.metrics]
     n = len(values)
     steps = [i - (n - 1) / 2 for i in range(n)]
     slope = sum(s * v for s, v in zip(steps, values, strict=True)) / sum(s * s for s in steps)
-    by_hand = {"last": values[-1], "mean": sum(values) / n, "slope": slope}
+    by_hand = {"last": values[-1], "start": values[0], "mean": sum(values) / n, "slope": slope}
     assert Metric.parse(metric).value(outcome.run) == pytest.approx(by_hand[wanted])
 
 
 def test_accuracy_is_that_of_the_last_evaluation(tmp_path: Path):
     (outcome, *_) = outcomes(tmp_path, {"a": 1})
     assert Metric().value(outcome.run) == outcome.run.evaluations[-1][1].accuracy.value
+    assert Metric.parse("accuracy:start").value(outcome.run) == outcome.run.evaluations[0][1].accuracy.value
     assert Metric("pass@4").value(outcome.run) == outcome.run.evaluations[-1][1].estimates["pass@4"].value
     comparison = Comparison(outcomes(tmp_path / "more", {"a": 1, "b": 1}), Metric())
     assert comparison.pairs[0].difference is not None
     assert comparison.pairs[0].difference.value == 0
+
+
+def test_a_claim_may_hold_an_arm_against_its_own_start(tmp_path: Path):
+    found = outcomes(tmp_path, {"a": 1, "b": 1})
+    expected = Expectation(better="a", metric="entropy:start", than="a", than_metric="entropy", smallest_effect=0.1)
+    claim = Claim(claim="", paper="", seeds=2, quick=Quick(seeds=2, steps=1), arms={"a": {}, "b": {}}, comparisons=[expected])
+    (verdict,) = judge(claim, Comparison(found, Metric()))
+    run = found[0].run
+    series = [record["entropy"] for record in run.metrics]
+    assert verdict.difference is not None
+    assert verdict.difference.value == pytest.approx(
+        sum(outcome.run.metrics[0]["entropy"] - outcome.run.metrics[-1]["entropy"] for outcome in found[:2]) / 2
+    )
+    assert len(series) == 20
+    assert str(verdict).startswith("a (entropy:start) better than a (entropy) by ")
 
 
 EXPECTED = Expectation(better="a", than="b", smallest_effect=0.1)
@@ -193,7 +214,7 @@ def claims(tmp_path: Path) -> Path:
     place = tmp_path / "claims/small"
     place.mkdir(parents=True)
     jsonl(place / "sums.jsonl", [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(24)])
-    (place / "mine.py").write_text("def mine(completion):\n    return len(completion) % 2\n")
+    (place / "mine.py").write_text("def mine(completion):\n    return sum(map(ord, completion)) % 2\n")
     shared = {"model": "tiny", "task": "sums.jsonl", "rewards": [{"name": "mine.py:mine"}], "steps": 2, "prompts_per_step": 2}
     shared |= {"group_size": 4, "max_answer_tokens": 4, "evaluate": {"problems": 6}, "checkpoint": {"every": 0}}
     write(
@@ -232,6 +253,47 @@ def test_a_claim_is_run_and_its_full_run_kept(tmp_path: Path, claims: Path):
     assert (config["seed"], config["update"]["lr"], config["threads"]) == (1, 1e-9, 1)
     write(place, seeds=3)
     assert "not run" in quatrain("reproduce", "--claims", claims).out, "the results are another claim's"
+
+
+def test_an_arm_may_go_on_from_another_runs_model(claims: Path, tmp_path: Path):
+    """Imitation and then reinforcement, each a run with a folder of its own, against as many steps of one of them."""
+    small = yaml.safe_load((claims / "small/claim.yaml").read_text())["settings"]
+    two = {"method": "rloo", "steps": 2, "first": {"method": "sft", "steps": 3}}
+    write(
+        claims / "small",
+        settings=small | {"task": "written:addition?digits=2"},
+        arms={"one": {"method": "rloo", "steps": 5}, "two": two},
+        comparisons=[{"better": "two", "than": "one", "smallest_effect": -2.0}],
+        quick={"seeds": 2, "steps": 3},
+    )
+    out = tmp_path / "out"
+    done = quatrain("reproduce", "small", "--claims", claims, "--out", out)
+    assert (done.code, done.err) == (0, ""), done.out
+    before, after = out / "two/seed-1-first", out / "two/seed-1"
+    assert [len(records(run / "metrics.jsonl")) for run in (before, after)] == [3, 2]
+    config = yaml.safe_load((after / "config.yaml").read_text())
+    assert config["model"]["name"] == str(before / "model")
+    found = json.loads((claims / "small/results.json").read_text())
+    assert found["steps"] == 5
+    run = Outcome.of("two", 1, after, first=before).run
+    assert (run.planned_steps, [record["step"] for record in run.metrics]) == (5, [1, 2, 3, 4, 5])
+    assert found["arms"]["two"]["runs"][1]["seconds"] == pytest.approx(run.seconds)
+    started = [
+        evaluations[0]["scores"]
+        for evaluations in (records(out / f"{arm}/evaluations.jsonl") for arm in ("one/seed-1", "two/seed-1-first"))
+    ]
+    assert started[0] == started[1], "both arms start from one model"
+    tensors = [load_file(run / "model/model.safetensors") for run in (before, after)]
+    assert not all(torch.equal(old, new) for old, new in zip(*(t.values() for t in tensors), strict=True))
+    (after / "report.html").unlink()
+    again = quatrain("reproduce", "small", "--claims", claims, "--out", out)
+    assert again.code == 0 and "3 of 4 runs were there" in again.out
+    quick = quatrain("reproduce", "small", "--quick", "--claims", claims, "--out", tmp_path / "quick")
+    assert quick.code == 0, quick.out + quick.err
+    assert [len(records(tmp_path / f"quick/two/{name}/metrics.jsonl")) for name in ("seed-0-first", "seed-0")] == [2, 1]
+    write(claims / "small", quick={"seeds": 2, "steps": 1})
+    short = quatrain("reproduce", "small", "--quick", "--claims", claims, "--out", tmp_path / "short")
+    assert (short.code, short.err) == (2, "quatrain: arm two: two runs need two steps or more, not 1\n")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ class Bound:
     def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
         """What every run of any method shows of its first term's parts and of demonstrations, under one scheme."""
         out: dict[str, float] = {}
-        if self.batch.origin is not None:
+        if any(Origin.DEMONSTRATION in term.on for term in self.active) and self.batch.origin is not None:
             shown = of_origins(self.batch, (Origin.DEMONSTRATION,)).any(1)
             if shown.any():
                 out["demonstration/share"] = (~self.silent())[shown].float().mean().item()

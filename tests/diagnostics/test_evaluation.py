@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from quatrain.config import ConfigError
-from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference, estimate, majority_at_k, pass_at_k, wilson
+from quatrain.diagnostics.evaluation import (
+    Estimate,
+    Evaluation,
+    difference,
+    distinct_at_k,
+    estimate,
+    majority_at_k,
+    pass_at_k,
+    wilson,
+)
 
 
 def test_pass_at_k_by_hand():
@@ -60,6 +69,27 @@ def test_majority_is_the_mean_over_all_choices(answers, data):
 
     brute = statistics.mean(vote(chosen) for chosen in itertools.combinations(answers, k))
     assert majority_at_k([answers], [[a in right for a in answers]], k) == pytest.approx([float(brute)])
+
+
+def test_distinct_by_hand():
+    answers = [["1+2", "2+1", "1+2", "9"], ["1+2", "1+2", "1+2", "1+2"], [None, "9", "9", "9"]]
+    correct = [[a in ("1+2", "2+1") for a in row] for row in answers]
+    assert distinct_at_k(answers, correct, 4) == pytest.approx([2 / 4, 1 / 4, 0])
+    # of the six pairs of the first row two hold two right answers, three one, and one is the same answer twice
+    assert distinct_at_k(answers, correct, 2)[0] == pytest.approx((2 * 2 + 4 * 1) / 6 / 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers=st.lists(st.sampled_from(["1", "2", "3", "4", None]), min_size=1, max_size=7), data=st.data())
+def test_distinct_is_the_mean_over_all_choices_and_lies_between_what_one_answer_and_all_different_ones_give(answers, data):
+    k = data.draw(st.integers(1, len(answers)))
+    right = {"1", "2", "3"}
+    correct = [[a in right for a in answers]]
+    brute = statistics.mean(len({*chosen} & right) / k for chosen in itertools.combinations(answers, k))
+    (found,) = distinct_at_k([answers], correct, k)
+    assert found == pytest.approx(brute)
+    assert pass_at_k(correct, k)[0] / k <= found + 1e-12
+    assert found <= pass_at_k(correct, 1)[0] + 1e-12
 
 
 @given(n=st.integers(1, 500), data=st.data())
@@ -140,7 +170,7 @@ def test_evaluation_lines():
     scores = [[1.0, 0.0, 0.0, 0.1]] * 30 + [[0.0] * 4] * 30
     answers = [["7", "3", "3", "2"]] * 60
     many = Evaluation.of("chain_sum", scores, answers=answers, k=[4], seconds=2.5)
-    assert list(many.estimates) == ["pass@1", "pass@4", "maj@4", "score"]
+    assert list(many.estimates) == ["pass@1", "pass@4", "maj@4", "distinct@4", "score"]
     assert many.lines()[0].endswith("on 60 problems, 4 answers each")
     assert many.estimates["pass@4"].value == pytest.approx(0.5)
     assert many.estimates["maj@4"].value == 0

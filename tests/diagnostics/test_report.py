@@ -80,7 +80,7 @@ def test_held_out_accuracy_has_a_band_from_before_the_first_step(one):
     (line,) = one.panels["Held-out accuracy"]["lines"]
     assert line["x"] == list(range(0, 101, 10))
     assert all(low < y < high for low, y, high in zip(line["low"], line["y"], line["high"], strict=True))
-    assert [line["name"] for line in one.panels["Several answers"]["lines"]] == ["pass@4", "maj@4"]
+    assert [line["name"] for line in one.panels["Several answers"]["lines"]] == ["pass@4", "maj@4", "distinct@4"]
 
 
 def test_what_was_not_finite_is_a_gap(one):

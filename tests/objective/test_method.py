@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from quatrain.config import ConfigError
+from quatrain.methods import METHODS
 from quatrain.objective import (
     Clip,
     Corrected,
@@ -280,3 +281,17 @@ def test_metrics_by_hand():
         "kl/ref": (0.5 - 1 + 0.6931472) / 5,
     }
     assert metrics == pytest.approx(metrics | expected, rel=1e-5)
+
+
+def test_how_many_demonstrations_are_learned_from():
+    """Of two prompts the policy solves one: there HPT has no use for the demonstration, SFT always has, and GRPO never looks."""
+    one = [Origin.POLICY, Origin.POLICY, Origin.DEMONSTRATION]
+    batch = Batch(
+        action=torch.ones(6, 1, dtype=torch.bool),
+        logp_old=torch.zeros(6, 1),
+        reward=torch.tensor([1.0, 0.0, math.nan, 0.0, 0.0, math.nan]),
+        prompt_id=torch.tensor([3, 3, 3, 8, 8, 8]),
+        origin=torch.tensor([origin.code for origin in one * 2]),
+    )
+    for name, share in (("hpt", 0.5), ("sft", 1.0), ("dr_grpo", None)):
+        assert METHODS[name].bind(batch).metrics(torch.zeros(6, 1)).get("demonstration/share") == share

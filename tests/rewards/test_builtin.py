@@ -58,6 +58,8 @@ class TestMajority:
         answers = ["12.0", "12", "12", "x", "x", "x"]
         assert builtin.majority(answers, compare="math") == [1, 1, 1, 0, 0, 0]
         assert builtin.majority(answers, compare="text") == [0, 0, 0, 1, 1, 1]
+        written = ["1+2=3: 3", "2+1=3: 3", "1+1=3: 2", ""]
+        assert builtin.majority(written, compare="last_word") == [1, 1, 0, 0], "however they were arrived at"
         assert builtin.majority(["no", "idea"], compare="math") == [0, 0], "where nothing can be read nobody wins"
 
     @pytest.mark.parametrize("compare", ["math", "text"])
