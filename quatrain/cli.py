@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = command(
         "evaluate",
-        "measure a model or a run on held-out problems: pass@1, pass@k and maj@k, with intervals",
+        "measure a model or a run on held-out problems: pass@1, pass@k, maj@k and distinct@k, with intervals",
         "evaluate",
         "quatrain evaluate smollm2 --task 'reasoning_gym:chain_sum?max_terms=2'\n"
         "quatrain evaluate runs/2026-01-01-grpo-chain_sum-1\n"
@@ -128,7 +128,9 @@ def parser() -> argparse.ArgumentParser:
         "--problems", help="how many held-out problems; default those of the run, or 200, or as many as a file has"
     )
     evaluate.add_argument("--samples", default="1", help="answers per problem; one is greedy, several are sampled; default 1")
-    evaluate.add_argument("--k", default=None, help="the k of pass@k and maj@k, separated by commas; default 1 and --samples")
+    evaluate.add_argument(
+        "--k", default=None, help="the k of pass@k, maj@k and distinct@k, separated by commas; default 1 and --samples"
+    )
     evaluate.add_argument("--seed", help="which held-out problems; default 0, or the run's")
     evaluate.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat"
@@ -156,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
         "--metric",
         default="accuracy",
         metavar="NAME[:KIND]",
-        help="accuracy, pass@k, or a metric; KIND is last, mean or slope; default accuracy, at the end",
+        help="accuracy, pass@k, or a metric; KIND is last, start, mean or slope; default accuracy, at the end",
     )
     compare.add_argument("--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU")
     compare.add_argument(

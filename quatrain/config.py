@@ -224,7 +224,7 @@ class EvaluateConfig(Section):
     temperature: Annotated[float, Field(ge=0)] | None = None
     """None is greedy for one answer per problem, and that of training for several."""
     k: list[PositiveInt] = [1]
-    """The k of pass@k."""
+    """The k of pass@k, maj@k and distinct@k."""
 
 
 class RunConfig(Section):

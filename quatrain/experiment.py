@@ -248,7 +248,7 @@ def carry_out(trials: Sequence[Trial], workers: int | None, title: str) -> Itera
     if left:
         done = sum(trial.arm.steps for trial in over)
         total, begun = done + sum(trial.arm.steps for trial in left), done + sum(trial.steps for trial in left)
-        with Progress(total, title, done=begun, plain_seconds=30) as progress:
+        with Progress(total, title, done=begun, plain_seconds=30, in_bursts=True) as progress:
             if over:
                 progress.note(f"{len(over)} of {len(trials)} runs were there")
             yield from _in_processes(left, workers or default_workers(), progress, done)

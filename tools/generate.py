@@ -263,8 +263,8 @@ def _claim(name: str, place: Place) -> str:
     head = ["better", "than", "difference", "smallest that counts", "verdict"]
     rows = [
         [
-            f"`{c['better']}`",
-            f"`{c['than']}`",
+            _side(c["better"], c["metric"]),
+            _side(c["than"], c["than_metric"] or c["metric"]),
             _estimate(c["difference"], "+.3g"),
             f"{c['smallest_effect']:+g}",
             f"**{c['verdict']}**",
@@ -290,6 +290,10 @@ def _claim(name: str, place: Place) -> str:
             f"torch {made['torch']}, transformers {made['transformers']}, rliable {made['rliable']} and Python {made['python']}.",
         ]
     )
+
+
+def _side(arm: str, metric: str | None) -> str:
+    return f"`{arm}`, `{metric}`" if metric else f"`{arm}`"
 
 
 def _estimate(found: dict[str, float | None] | None, form: str) -> str:

@@ -45,11 +45,19 @@ class Progress:
     """Context manager that shows how a run is getting on, from its first second.
 
     In a terminal: finished stages as lines, and below them one live area. Elsewhere: plain lines, each step at most every
-    `plain_seconds`, flushed. A resumed run begins with `done` steps.
+    `plain_seconds`, flushed. A resumed run begins with `done` steps. The time left is told from the pace of the last steps; where these
+    come `in_bursts`, as those of several runs do, from that of all, and of what came before the first.
     """
 
     def __init__(
-        self, total_steps: int, title: str, *, done: int = 0, console: Console | None = None, plain_seconds: float = 5.0
+        self,
+        total_steps: int,
+        title: str,
+        *,
+        done: int = 0,
+        console: Console | None = None,
+        plain_seconds: float = 5.0,
+        in_bursts: bool = False,
     ) -> None:
         self.total_steps = total_steps
         self.title = title
@@ -60,7 +68,8 @@ class Progress:
         self._stages: list[Stage] = []
         self._step = self._done = done
         self._metrics: dict[str, Any] = {}
-        self._ended: deque[float] = deque(maxlen=21)
+        self._ended: deque[float] = deque(maxlen=None if in_bursts else 21)
+        self._in_bursts = in_bursts
         self._printed = float("-inf")
         self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=8)
         self._is_live = self.console.is_terminal and not self.console.is_dumb_terminal
@@ -89,7 +98,9 @@ class Progress:
             mark, style = "✓", "green"
         finally:
             self._stages.remove(stage)
-            if keep and self._step == self._done:  # what comes before the first step says nothing of the pace
+            if (
+                keep and self._step == self._done and not self._in_bursts
+            ):  # what comes before the first step says nothing of the pace
                 self._ended[0] = time.monotonic()
             if keep or mark == "✗":
                 line = Text.assemble((mark, style), f" {text} ", (_duration(stage.seconds), "dim"))
@@ -120,7 +131,7 @@ class Progress:
                 yield label, form.format(self._metrics[name])
 
     def _left(self) -> str:
-        """Time left at the pace of the last steps."""
+        """Time left at the pace of steps so far."""
         if len(self._ended) < 2:
             return ""
         pace = (self._ended[-1] - self._ended[0]) / (len(self._ended) - 1)

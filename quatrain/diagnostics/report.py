@@ -324,7 +324,8 @@ def _line(panel: Panel, metric: str, label: str, number: int, run: Run) -> dict[
 def _evaluation_panels(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Held-out accuracy with its band, and the other estimates of the evaluations."""
     accuracy = Panel("Held-out accuracy", "On problems never trained on, with its 95 % interval.", unit="share")
-    others = Panel("Several answers", "pass@k: any of k answers is right. maj@k: the most frequent one is.", unit="share")
+    about = "pass@k: any of k answers is right. maj@k: the most frequent one is. distinct@k: different right ones, of k."
+    others = Panel("Several answers", about, unit="share")
     score = Panel("Held-out score", "Mean score, where an answer can be partly right.", unit="share")
     kinds = [
         (accuracy, lambda n: n == "pass@1"),

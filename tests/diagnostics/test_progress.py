@@ -60,6 +60,19 @@ def test_a_resumed_run_counts_only_its_own_steps(clock):
     assert console.file.getvalue().splitlines()[-1] == "step 51/100  1 min 38 s left"
 
 
+def test_steps_that_come_in_bursts_are_counted_from_the_start(clock):
+    console = log()
+    with Progress(100, "runs", console=console, in_bursts=True) as progress:
+        with progress.stage("starting"):
+            clock.append(10.0)
+        for step in range(1, 26):
+            progress.step(step, {})
+        clock.append(100.0)
+        for step in range(26, 51):
+            progress.step(step, {})
+    assert console.file.getvalue().splitlines()[-1] == "step 26/100  4 min 45 s left", "100 seconds for 26 steps"
+
+
 def test_a_terminal_has_a_live_area():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, legacy_windows=False, _environ={"TERM": "xterm"})
     with Progress(4, "run", console=console) as progress:
