@@ -45,8 +45,8 @@ class Progress:
     """Context manager that shows how a run is getting on, from its first second.
 
     In a terminal: finished stages as lines, and below them one live area. Elsewhere: plain lines, each step at most every
-    `plain_seconds`, flushed. A resumed run begins with `done` steps. The time left is told from the pace of the last steps; where these
-    come `in_bursts`, as those of several runs do, from that of all, and of what came before the first.
+    `plain_seconds`, flushed. A resumed run begins with `done` steps. The time left is told from the pace of the last steps; where
+    these come `in_bursts`, as those of several runs do, from that of all, and of what came before the first.
     """
 
     def __init__(
