@@ -28,7 +28,6 @@ from quatrain.diagnostics.records import RunFolder, write_atomic
 from quatrain.diagnostics.report import differing
 from quatrain.errors import StoppedRun
 from quatrain.methods import method as find_method
-from quatrain.policies import advice
 from quatrain.run import check, resume, train
 
 POLL_SECONDS = 0.5
@@ -109,15 +108,8 @@ class Trial:
         """On one thread unless told otherwise, so that its bits do not depend on how many trials run beside it."""
         config, first = self.arm.config, self.first
         if first:
-            suits, task = advice(config.model), config.task
-            template = suits.template if task.template == "auto" else task.template
-            examples = suits.examples if task.examples is None else task.examples
-            config = config.model_copy(
-                update={
-                    "model": ModelConfig(name=str(RunFolder(first.path).model), **_kept(config.model)),
-                    "task": task.model_copy(update={"template": template, "examples": examples}),
-                }
-            )
+            kept = {name: value for name, value in config.model if name not in ("name", "tunnel")}
+            config = config.model_copy(update={"model": ModelConfig(name=str(RunFolder(first.path).model), **kept)})
         return config.model_copy(update={"seed": self.seed, "out": str(self.path), "threads": config.threads or 1})
 
     @property
@@ -319,11 +311,6 @@ def _measured(config: RunConfig) -> dict[str, Any]:
     """What a run of `config` is measured by."""
     tree, judge = config.model_dump(mode="json"), truth(config)
     return {key: tree[key] for key in SHARED} | {"the judging reward": {"name": judge.name, "options": judge.options}}
-
-
-def _kept(model: ModelConfig) -> dict[str, Any]:
-    """What stays of a model's settings when its weights come from a run."""
-    return {name: value for name, value in model if name not in ("name", "tunnel")}
 
 
 def _slug(name: str) -> str:

@@ -34,7 +34,7 @@ from quatrain.diagnostics.records import RunFolder, default_run_path
 from quatrain.diagnostics.report import write_report
 from quatrain.diagnostics.trackers import Trackers, open_trackers
 from quatrain.errors import StoppedRun
-from quatrain.policies import CausalLM
+from quatrain.policies import Advice, CausalLM
 from quatrain.prompts import Source, Template
 from quatrain.rewards import Judge
 from quatrain.rollouts import Rollout
@@ -251,6 +251,7 @@ class Run:
             if not self.folder.model.is_dir():
                 work = self.folder.path / ".model.partial"
                 self.policy.export(work)
+                Advice(self.template.style, len(self.template.examples)).write(work)
                 work.rename(self.folder.model)
             write_report([self.folder.path], self.folder.report)
 

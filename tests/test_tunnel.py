@@ -1,5 +1,6 @@
 """The model that is pre-trained here: made once for each setting, the same each time, and a policy like any other."""
 
+import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from quatrain import tunnel
-from quatrain.config import TunnelConfig
-from quatrain.policies import cache
+from quatrain.config import ConfigError, ModelConfig, TunnelConfig
+from quatrain.policies import advice, cache
 from quatrain.prompts import FAMILIES
 from quatrain.rewards.verifiers import written_score
 from tests.command_line import quatrain, records, settings, train
@@ -154,7 +155,9 @@ class TestRuns:
         for step in (1, 3):
             assert "to the bit" in quatrain("replay", run, "--step", step).out
         assert "accuracy" in quatrain("evaluate", run, "--problems", 4).out
-        assert "accuracy" in quatrain("evaluate", run / "model", "--task", "written:chain", "--problems", 4).out
+        assert json.loads((run / "model/quatrain.json").read_text()) == {"template": "plain", "examples": 0}
+        asked = quatrain(*("evaluate", run / "model", "--task", "written:addition?digits=1", "--problems", 4), "--set", "seed=0")
+        assert asked.out.splitlines()[-1] == quatrain("evaluate", run, "--problems", 4).out.splitlines()[-1]
         for path in (run / "model", run / "checkpoints" / "step-000003"):
             for file in sorted(path.rglob("*"), reverse=True):
                 file.rmdir() if file.is_dir() else file.unlink()
@@ -182,3 +185,10 @@ class TestRuns:
         done = quatrain(*given, "--set", "model.tunnel.difficulty=[3, 1]")
         assert done.code == 2
         assert "model.tunnel.difficulty = [3, 1] holds nothing" in done.err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"temperature": 1}'])
+def test_how_a_model_was_asked_is_read_with_care(tmp_path: Path, text: str):
+    (tmp_path / "quatrain.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"quatrain\.json is not as a run writes it: remove it"):
+        advice(ModelConfig(name=str(tmp_path)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -35,6 +36,10 @@ from quatrain.config import ConfigError, ModelConfig, TunnelConfig, nearest
 SHORT_NAMES = ("smollm2", "tiny", "tunnel")
 
 
+ADVICE = "quatrain.json"
+"""The file of a model that a run left, beside the weights."""
+
+
 @dataclass(frozen=True)
 class Advice:
     """How a model is best asked, where the task leaves it open."""
@@ -42,9 +47,22 @@ class Advice:
     template: Literal["auto", "chat", "plain"] = "auto"
     examples: int | None = None
 
+    def write(self, folder: Path) -> None:
+        """Leave it with a model, for who loads that."""
+        (folder / ADVICE).write_text(json.dumps(vars(self)) + "\n")
+
 
 def advice(config: ModelConfig) -> Advice:
-    """SmolLM2 answers plain text with worked examples far better than chat; ``tiny`` and ``tunnel`` have no chat template."""
+    """SmolLM2 answers plain text with worked examples far better than chat; ``tiny`` and ``tunnel`` have no chat template.
+
+    A model that a run left says how it was asked there.
+    """
+    left = Path(config.name) / ADVICE
+    if left.is_file():
+        try:
+            return Advice(**json.loads(left.read_text()))
+        except (TypeError, ValueError):
+            raise ConfigError(f"{left} is not as a run writes it: remove it, and say task.template and task.examples") from None
     nothing = Advice("plain", 0)
     return {"smollm2": Advice("plain", 4), "tiny": nothing, "tunnel": nothing}.get(config.name, Advice())
 
