@@ -56,6 +56,8 @@ class Claim(Section):
     """One sentence."""
     paper: str
     """Whose claim it is: ``arXiv:2402.14740``."""
+    note: str = ""
+    """How the settings were found, what else was tried, and what is to be made of the result; says nothing to the machine."""
     metric: str = "accuracy"
     """What is measured, as for `compare`: ``accuracy``, ``pass@4``, ``reward/mean``, ``entropy:slope``."""
     lower_is_better: bool = False
@@ -137,7 +139,7 @@ class Place:
     def write(self, comparison: Comparison, verdicts: list[Verdict]) -> None:
         """Keep what a full run came to beside the claim."""
         found = {
-            "claim": self.read().model_dump(mode="json"),
+            "claim": _decisive(self.read()),
             "verdict": together(verdicts),
             "comparisons": [verdict.to_json() for verdict in verdicts],
             **comparison.to_json(),
@@ -147,7 +149,7 @@ class Place:
     def last(self) -> dict[str, Any] | None:
         """What the last full run of this very claim came to; None where it was not run, or was changed since."""
         found = json.loads(self.results.read_text()) if self.results.exists() else None
-        return found if found and found["claim"] == self.read().model_dump(mode="json") else None
+        return found if found and found["claim"] == _decisive(self.read()) else None
 
     def _found(self, tree: Any) -> Any:
         """`tree` with the names of files of this folder as paths."""
@@ -157,6 +159,11 @@ class Place:
             return [self._found(value) for value in tree]
         is_here = isinstance(tree, str) and tree and (self.path / tree.partition(":")[0]).is_file()
         return str(self.path / tree) if is_here else tree
+
+
+def _decisive(claim: Claim) -> dict[str, Any]:
+    """All of `claim` that its results depend on."""
+    return claim.model_dump(mode="json", exclude={"note", "claim", "paper"})
 
 
 def find_claims(folder: Path) -> dict[str, Place]:

@@ -49,11 +49,13 @@ class Arm:
     def of(cls, name: str, tree: Mapping[str, Any], settings: Sequence[str] = ()) -> Self:
         """The arm that `tree` describes, with ``key=value`` settings on top; an error names it.
 
-        What stands under ``first`` is what the run before it has otherwise.
+        What stands under ``first`` is what the run before it has otherwise; another method there has settings of its own.
         """
         own = {key: value for key, value in tree.items() if key != "first"}
+        other = tree.get("first", {})
+        shared = {key: value for key, value in own.items() if key.partition(".")[0] != "method" or "method" not in other}
         try:
-            first = load(merge(own, tree["first"]), settings) if "first" in tree else None
+            first = load(merge(shared, other), settings) if "first" in tree else None
             return cls(name, load(own, settings), first)
         except ConfigError as error:
             raise ConfigError(f"arm {name}: {error}") from None

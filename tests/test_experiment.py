@@ -258,7 +258,7 @@ def test_a_claim_is_run_and_its_full_run_kept(tmp_path: Path, claims: Path):
 def test_an_arm_may_go_on_from_another_runs_model(claims: Path, tmp_path: Path):
     """Imitation and then reinforcement, each a run with a folder of its own, against as many steps of one of them."""
     small = yaml.safe_load((claims / "small/claim.yaml").read_text())["settings"]
-    two = {"method": "rloo", "steps": 2, "first": {"method": "sft", "steps": 3}}
+    two = {"method": "grpo", "method.kl.coefficient": 0, "steps": 2, "first": {"method": "sft", "steps": 3}}
     write(
         claims / "small",
         settings=small | {"task": "written:addition?digits=2"},

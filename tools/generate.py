@@ -257,8 +257,9 @@ def _claim(name: str, place: Place) -> str:
     claim, last = place.read(), place.last()
     paper = _linked(claim.paper)
     said = f"## {name}\n\n{claim.claim} ({paper}) Measured by `{claim.metric}`"
+    note = [claim.note.strip()] if claim.note else []
     if last is None:
-        return f"{said}. **Not run.**"
+        return "\n\n".join([f"{said}. **Not run.**", *note])
     made, runs = last["made_with"], sum(len(arm["runs"]) for arm in last["arms"].values())
     head = ["better", "than", "difference", "smallest that counts", "verdict"]
     rows = [
@@ -288,6 +289,7 @@ def _claim(name: str, place: Place) -> str:
             _table_of(["arm", "interquartile mean", "failed runs", "tokens of a run", "seconds of a run"], arms),
             f"{runs} runs, {last['seconds']:.0f} seconds on {made['cpus']} cores in all, with "
             f"torch {made['torch']}, transformers {made['transformers']}, rliable {made['rliable']} and Python {made['python']}.",
+            *note,
         ]
     )
 
