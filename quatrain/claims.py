@@ -23,6 +23,8 @@ Seeds = Annotated[int, Field(ge=2)]
 class Expectation(Section):
     """One arm above another."""
 
+    says: str = ""
+    """One sentence, where it says something else than the claim as a whole."""
     better: str
     """The arm that should come out above."""
     than: str
@@ -97,7 +99,8 @@ class Verdict:
         first, second = (f"{arm} ({metric})" if metric else arm for arm, metric in e.sides)
         told = f"{first} better than {second} by {self.difference:+.3g}" if self.difference else f"{first} and {second}"
         lost = f"; {self.failed} runs failed" if self.failed else ""
-        return f"{told}, where {e.smallest_effect:+.3g} is the least that counts{lost}"
+        says = f"{e.says} " if e.says else ""
+        return f"{says}{told}, where {e.smallest_effect:+.3g} is the least that counts{lost}"
 
     def to_json(self) -> dict[str, Any]:
         found = vars(self.difference) if self.difference else None
@@ -163,7 +166,9 @@ class Place:
 
 def _decisive(claim: Claim) -> dict[str, Any]:
     """All of `claim` that its results depend on."""
-    return claim.model_dump(mode="json", exclude={"note", "claim", "paper"})
+    return claim.model_dump(
+        mode="json", exclude={"note": True, "claim": True, "paper": True, "comparisons": {"__all__": {"says"}}}
+    )
 
 
 def find_claims(folder: Path) -> dict[str, Place]:
