@@ -269,9 +269,14 @@ def _claim(name: str, place: Place) -> str:
             _estimate(c["difference"], "+.3g"),
             f"{c['smallest_effect']:+g}",
             f"**{c['verdict']}**",
+            e.says,
         ]
-        for c in last["comparisons"]
+        for e, c in zip(claim.comparisons, last["comparisons"], strict=True)
     ]
+    if any(e.says for e in claim.comparisons):
+        head.append("that is")
+    else:
+        rows = [row[:-1] for row in rows]
     arms = [
         [
             f"`{arm}`",
