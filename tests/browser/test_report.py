@@ -1,4 +1,4 @@
-"""The report in a real browser: every plot is drawn, nothing is fetched, nothing that a model wrote runs.
+"""The report, and the page of a comparison, in a real browser: every plot is drawn, nothing is fetched, nothing that a model wrote runs.
 
 Debian: ``apt-get install chromium chromium-driver`` and ``pip install selenium``. CHROMIUM and CHROMEDRIVER name others.
 """
@@ -12,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
+from quatrain.diagnostics.comparison import Comparison, Metric, Outcome
 from quatrain.diagnostics.report import write_report
 from tests.diagnostics.synthetic import HOSTILE, make_run
 
@@ -53,12 +54,30 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture(scope="module", params=["one run", "two runs"])
-def page(request, tmp_path_factory):
-    """The path of a report on one run or on two."""
+PLOTS = {"one run": 18, "two runs": 18, "a comparison": 5}
+"""What pages there are, and how many plots they have at least."""
+
+
+@pytest.fixture(scope="module", params=list(PLOTS))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def page(kind, tmp_path_factory):
+    """The path of a report on one run or on two, or of a comparison."""
     folder = tmp_path_factory.mktemp("runs")
+    if kind == "a comparison":
+        arms = {HOSTILE: "grpo", "dapo": "dapo"}
+        found = [
+            Outcome.of(arm, seed, make_run(folder / f"{method}-{seed}", method=method, seed=seed))
+            for arm, method in arms.items()
+            for seed in range(3)
+        ]
+        Comparison(found, Metric()).write(folder / "report.html", HOSTILE, [{"verdict": "held", "text": HOSTILE}])
+        return folder / "report.html"
     runs = [make_run(folder / "grpo-1")]
-    if request.param == "two runs":
+    if kind == "two runs":
         runs.append(make_run(folder / "dapo-1", method="dapo", seed=1))
     write_report(runs, folder / "report.html")
     return folder / "report.html"
@@ -77,9 +96,9 @@ def width(request, browser, page):
     return wide
 
 
-def test_every_plot_is_drawn(browser, width):
+def test_every_plot_is_drawn(browser, width, kind):
     plots = browser.execute_script(DRAWN)
-    assert len(plots) >= 18
+    assert len(plots) >= PLOTS[kind]
     assert not [plot for plot in plots if not plot["lines"] or not plot["ticks"]]
     assert all(200 < plot["width"] <= width for plot in plots)
 
@@ -99,9 +118,10 @@ def test_nothing_is_fetched(browser, width, page):
     assert [url for url in asked if url != page.as_uri() and not url.startswith(("data:", "blob:"))] == []
 
 
-def test_what_a_model_wrote_is_shown_and_does_not_run(browser, width):
+def test_what_a_model_wrote_is_shown_and_does_not_run(browser, width, kind):
     assert browser.execute_script("return document.images.length") == 0
-    shown = browser.execute_script("return [...document.querySelectorAll('pre.text')].map(pre => pre.textContent)")
+    where = "h1" if kind == "a comparison" else "pre.text"
+    shown = browser.execute_script(f"return [...document.querySelectorAll('{where}')].map(element => element.textContent)")
     assert HOSTILE in shown
 
 
