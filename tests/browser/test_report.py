@@ -1,4 +1,4 @@
-"""The report, and the page of a comparison, in a real browser: every plot is drawn, nothing is fetched, nothing that a model wrote runs.
+"""The report and the page of a comparison in a browser: every plot is drawn, nothing is fetched, nothing of a model's runs.
 
 Debian: ``apt-get install chromium chromium-driver`` and ``pip install selenium``. CHROMIUM and CHROMEDRIVER name others.
 """
