@@ -167,7 +167,7 @@ class Place:
 def _decisive(claim: Claim) -> dict[str, Any]:
     """All of `claim` that its results depend on."""
     return claim.model_dump(
-        mode="json", exclude={"note": True, "claim": True, "paper": True, "comparisons": {"__all__": {"says"}}}
+        mode="json", exclude={"note": True, "claim": True, "paper": True, "quick": True, "comparisons": {"__all__": {"says"}}}
     )
 
 
