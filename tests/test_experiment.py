@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,24 +109,51 @@ def test_a_run_that_ends_itself_or_fails_is_told_and_counted(tmp_path: Path, tas
     assert "2 arms × 2 seeds" not in again.out, "nothing is left to do: what ended itself is over"
 
 
-def test_a_killed_process_takes_no_other_run_along(tmp_path: Path, task: Path):
-    out = tmp_path / "out"
-    words = ["compare", "rloo", "opo", "--task", task, "--seeds", 2, "--out", out, "--budget", "steps=6", "--workers", 1, *SMALL]
+@contextmanager
+def begun(words: list[object], first: Path, said: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a process of its own, from when the run in the folder `first` has done a step; it writes to `said`."""
     command = [sys.executable, "-m", "quatrain", *map(str, words)]
-    with (tmp_path / "said.txt").open("w") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    with said.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
         end = time.monotonic() + 600
-        while not (out / "rloo/seed-0/metrics.jsonl").exists():
-            assert process.poll() is None and time.monotonic() < end, (tmp_path / "said.txt").read_text()
+        while not (first / "metrics.jsonl").exists():
+            assert process.poll() is None and time.monotonic() < end, said.read_text()
             time.sleep(0.01)
+        yield process
+
+
+def test_a_killed_process_takes_no_other_run_along(tmp_path: Path, task: Path):
+    out, said = tmp_path / "out", tmp_path / "said.txt"
+    words = ["compare", "rloo", "opo", "--task", task, "--seeds", 2, "--out", out, "--budget", "steps=6", "--workers", 1, *SMALL]
+    with begun(words, out / "rloo/seed-0", said) as process:
         os.kill(holder(out / "rloo/seed-0/.lock"), signal.SIGKILL)
         assert process.wait(600) == 1
-    text = (tmp_path / "said.txt").read_text()
+    text = said.read_text()
     assert "rloo seed 0 has no result: its process was ended from outside, exit code -9" in text
     assert text.count("has no result") == 1
     done = quatrain(*words)
     assert (done.code, done.err) == (0, ""), done.out
     assert "3 of 4 runs were there" in done.out
+
+
+def test_ctrl_c_ends_all_runs_and_the_same_command_goes_on(tmp_path: Path, task: Path):
+    out, said = tmp_path / "out", tmp_path / "said.txt"
+    words = ["compare", "rloo", "opo", "--task", task, "--seeds", 2, "--out", out, "--budget", "steps=9", "--workers", 2, *SMALL]
+    with begun(words, out / "rloo/seed-0", said) as process:
+        worker = holder(out / "rloo/seed-0/.lock")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    assert "quatrain: interrupted: " in said.read_text()
+    assert "Traceback" not in said.read_text()
+    end = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists(), "a run went on by itself"
+    assert not (out / "results.json").exists()
+    done = quatrain(*words)
+    assert (done.code, done.err) == (0, ""), done.out
+    found = json.loads((out / "results.json").read_text())
+    assert [len(arm["runs"]) for arm in found["arms"].values()] == [2, 2]
 
 
 def holder(lock: Path) -> int:
