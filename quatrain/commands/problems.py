@@ -20,6 +20,7 @@ def tasks(given: Namespace) -> None:
         family = find_family(name)
         options = Table("option", "default", "from", "to", title=f"written:{name}", title_justify="left")
         options.add_row(family.dial, str(family.default), "1", str(family.most))
+        options.add_row("different", "no end", "1", "")
         console.print(options, family.about, sep="\n", markup=False)
         return
     if name:

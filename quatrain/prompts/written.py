@@ -11,6 +11,8 @@ from typing import Any
 from quatrain.config import ConfigError, nearest
 from quatrain.prompts.problem import Problem
 
+DIFFERENT = "different"
+"""The option that all families share."""
 LETTERS = "abcdefghij"
 """The circle of ``cipher``."""
 
@@ -34,6 +36,8 @@ class Written:
 
     family: str
     level: int
+    different: int | None = None
+    """How many problems a stream has before it begins again; None is no end."""
 
     @property
     def name(self) -> str:
@@ -46,7 +50,8 @@ class Written:
     def problems(self, seed: int, start: int = 0) -> Iterator[Problem]:
         make = FAMILIES[self.family].make
         for index in itertools.count(start):
-            yield make(random.Random(f"{self.family}/{self.level}/{seed}/{index}"), self.level)
+            number = index % self.different if self.different else index
+            yield make(random.Random(f"{self.family}/{self.level}/{seed}/{number}"), self.level)
 
 
 def addition(draw: random.Random, digits: int) -> Problem:
@@ -115,11 +120,17 @@ def find_family(name: str) -> Family:
 
 
 def open_written(name: str, options: Mapping[str, Any]) -> Written:
-    """The task of the family `name` with its dial as `options` say. Raises ConfigError if they cannot be."""
+    """The task of the family `name` with its options. Raises ConfigError if they cannot be.
+
+    Besides the dial there is ``different``, how many problems there are to train on.
+    """
     family = find_family(name)
+    most = {family.dial: family.most, DIFFERENT: None}
     for option, value in options.items():
-        if option != family.dial:
-            raise ConfigError(f"written:{name} has no option {option!r}: {nearest(option, [family.dial])}")
-        if type(value) is not int or not 1 <= value <= family.most:
-            raise ConfigError(f"written:{name}: {option} = {value!r} is not allowed: give a whole number from 1 to {family.most}")
-    return Written(name, options.get(family.dial, family.default))
+        if option not in most:
+            raise ConfigError(f"written:{name} has no option {option!r}: {nearest(option, most)}")
+        top = most[option]
+        if type(value) is not int or value < 1 or (top and value > top):
+            allowed = f"from 1 to {top}" if top else "above 0"
+            raise ConfigError(f"written:{name}: {option} = {value!r} is not allowed: give a whole number {allowed}")
+    return Written(name, options.get(family.dial, family.default), options.get(DIFFERENT))

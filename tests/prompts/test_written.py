@@ -128,6 +128,14 @@ class TestStream:
 
 
 class TestRefused:
+    def test_a_stream_may_begin_again(self):
+        task = open_task(TaskConfig(name="written:addition?digits=4&different=5"))
+        told = [p.question for p in itertools.islice(task.problems(3, 2), 10)]
+        assert told[:5] == told[5:] and len(set(told)) == 5
+        endless = open_task(TaskConfig(name="written:addition?digits=4"))
+        assert told[:3] == [p.question for p in itertools.islice(endless.problems(3, 2), 3)]
+        assert "different = 0 is not allowed: give a whole number above 0" in refused("written:addition", different=0)
+
     def test_unknown_family(self):
         assert "no task written:adition: did you mean written:addition" in refused("written:adition")
 
