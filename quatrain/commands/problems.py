@@ -21,7 +21,7 @@ def tasks(given: Namespace) -> None:
         options = Table("option", "default", "from", "to", title=f"written:{name}", title_justify="left")
         options.add_row(family.dial, str(family.default), "1", str(family.most))
         options.add_row("different", "no end", "1", "")
-        console.print(options, family.about, sep="\n", markup=False)
+        console.print(options, _plain(family.about), sep="\n", markup=False)
         return
     if name:
         found = describe(name.removeprefix("reasoning_gym:"))
@@ -32,10 +32,14 @@ def tasks(given: Namespace) -> None:
         return
     written = Table("written:…", "option", "what is written")
     for name, family in FAMILIES.items():
-        written.add_row(name, f"{family.dial}={family.default}", family.about.replace("``", ""))
+        written.add_row(name, f"{family.dial}={family.default}", _plain(family.about))
     console.print(written)
     out = Table("category", "reasoning_gym:…")
     for category, members in groupby(task_names(), key=lambda data_set: data_set.category):
         out.add_row(category, ", ".join(member.name for member in members))
     console.print(out)
     console.print("Also tasks: a JSONL or Parquet file, or a Hugging Face data-set folder, with a prompt and an answer column.")
+
+
+def _plain(text: str) -> str:
+    return text.replace("``", "")
