@@ -80,15 +80,19 @@ class Arm:
         """One, or two."""
         return [run for run in (self.first, self.config) if run]
 
-    def without_idle(self, teacher: str) -> Arm:
-        """With the model `teacher` for those of its runs alone that learn from one."""
+    def without_idle(self, teacher: str | None) -> Arm:
+        """With the model `teacher` for those of its runs alone that learn from one.
+
+        Raises:
+            ConfigError: there is no such method, or no such setting of it.
+        """
         return replace(
             self,
             config=self._without_idle(teacher, self.config),
             first=self.first and self._without_idle(teacher, self.first),
         )
 
-    def _without_idle(self, teacher: str, run: RunConfig) -> RunConfig:
+    def _without_idle(self, teacher: str | None, run: RunConfig) -> RunConfig:
         try:
             needs = find_method(run.method.name).with_settings(run.method.settings).needs
         except ConfigError as error:

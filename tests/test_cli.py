@@ -243,13 +243,15 @@ def test_a_model_is_measured_with_several_answers_each(finished: Path, tmp_path:
     done = quatrain("evaluate", finished / "model", "--task", task, "--samples", 6, "--k", "1,3,6", "--json", file, *reward)
     assert (done.code, done.err) == (0, "")
     result = json.loads(file.read_text())
-    assert result["estimates"].keys() == {"pass@1", "pass@3", "pass@6", "maj@3", "maj@6"}
+    assert result["estimates"].keys() == {"pass@1", *(f"{name}@{k}" for name in ("pass", "maj", "distinct") for k in (3, 6))}
     one, three, six = (result["estimates"][f"pass@{k}"]["value"] for k in (1, 3, 6))
     assert 0 < one < three < six <= 1
     assert one == pytest.approx(sum(result["scores"]) / len(result["scores"]))
     assert all(f"{name} " in done.out for name in ("accuracy", "pass@3", "maj@6"))
     assert "6 answers each" in done.out
-    assert result["problems"] == len(result["scores"]) == 19, "all of the file but four worked examples and one to train on"
+    assert result["problems"] == len(result["scores"]) == 23, (
+        "all of the file but one to train on; the run had no worked examples"
+    )
 
 
 def test_greedy_measurement_is_the_same_every_time_and_sampled_follows_the_seed(finished: Path, tmp_path: Path):

@@ -76,7 +76,7 @@ def _arm(text: str, given: Namespace, budget: int | None) -> Arm:
     arm = Arm.of(text, tree, [*settings, *own])
     if budget is not None:
         arm = arm.within(budget)
-    return arm.without_idle(given.teacher) if given.teacher else arm
+    return arm.without_idle(given.teacher)
 
 
 def _budget(text: str | None) -> int | None:
