@@ -114,7 +114,14 @@ def begun(words: list[object], first: Path, said: Path) -> Iterator[subprocess.P
     """The command in a process of its own, from when the run in the folder `first` has done a step; it writes to `said`."""
     command = [sys.executable, "-m", "quatrain", *map(str, words)]
     with said.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=file,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            # tests that run in a shell's background inherit that Ctrl-C is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         end = time.monotonic() + 600
         while not (first / "metrics.jsonl").exists():
             assert process.poll() is None and time.monotonic() < end, said.read_text()
