@@ -49,6 +49,8 @@ class Quick(Section):
     """Runs of each arm."""
     steps: PositiveInt
     """Of each run."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What else is less, for all arms, as ``evaluate.problems``."""
 
 
 class Claim(Section):
@@ -134,7 +136,8 @@ class Place:
     def experiment(self, out: Path, *, quick: bool) -> Experiment:
         """The runs of the claim, in the folder `out`."""
         claim = self.read()
-        arms = [Arm.of(name, self._found(merge(claim.settings, own))) for name, own in claim.arms.items()]
+        shared = merge(claim.settings, claim.quick.settings) if quick else claim.settings
+        arms = [Arm.of(name, self._found(merge(shared, own))) for name, own in claim.arms.items()]
         if quick:
             arms = [arm.within(claim.quick.steps) for arm in arms]
         return Experiment(tuple(arms), tuple(range(claim.quick.seeds if quick else claim.seeds)), out)

@@ -258,7 +258,7 @@ def claims(tmp_path: Path) -> Path:
         claim="One is no worse than the other.",
         paper="arXiv:2402.14740",
         seeds=2,
-        quick={"seeds": 2, "steps": 1},
+        quick={"seeds": 2, "steps": 1, "settings": {"evaluate.problems": 5}},
         settings=shared,
         arms={"one": {"method": "rloo"}, "other": {"method": "rloo", "update.lr": 1e-9}},
         comparisons=[{"better": "one", "than": "other", "smallest_effect": -2.0}],
@@ -278,6 +278,11 @@ def test_a_claim_is_run_and_its_full_run_kept(tmp_path: Path, claims: Path):
     assert (quick.code, quick.err) == (0, ""), quick.out
     assert "verdict    held (quick)" in quick.out
     assert not (place / "results.json").exists()
+    (config,) = {
+        path.read_text().partition("evaluate:")[2].partition("problems:")[2].split()[0]
+        for path in (tmp_path / "quick").rglob("config.yaml")
+    }
+    assert config == "5"
     assert "not run" in quatrain("reproduce", "--claims", claims).out
     done = quatrain("reproduce", "small", "--claims", claims, "--out", out)
     assert (done.code, done.err) == (0, ""), done.out
