@@ -334,8 +334,10 @@ def measure(
     texts = [completion.text for completion in engine.generate(requests, sampling)]
     asked = [prompt for prompt in prompts for _ in range(samples)]
     scores = np.reshape(judge.correct(asked, texts), (len(prompts), samples))
-    read = [reading(text, prompt.info) for prompt, text in zip(asked, texts, strict=True)]
-    answers = [read[i : i + samples] for i in range(0, len(read), samples)] if max(k) > 1 else None
+    answers = None
+    if max(k) > 1:
+        read = [reading(text, prompt.info) for prompt, text in zip(asked, texts, strict=True)]
+        answers = [read[i : i + samples] for i in range(0, len(read), samples)]
     return Evaluation.of(config.task.name, scores, answers=answers, k=k, seconds=time.perf_counter() - began)
 
 

@@ -264,8 +264,7 @@ def _claim(name: str, place: Place) -> str:
     head = ["better", "than", "difference", "smallest that counts", "verdict"]
     rows = [
         [
-            _side(c["better"], c["metric"]),
-            _side(c["than"], c["than_metric"] or c["metric"]),
+            *(_side(*side) for side in e.sides),
             _estimate(c["difference"], "+.3g"),
             f"{c['smallest_effect']:+g}",
             f"**{c['verdict']}**",

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quatrain.prompts import FAMILIES, describe, find_family, task_names
+from quatrain.prompts.written import DIFFERENT
 
 
 def tasks(given: Namespace) -> None:
@@ -20,7 +21,7 @@ def tasks(given: Namespace) -> None:
         family = find_family(name)
         options = Table("option", "default", "from", "to", title=f"written:{name}", title_justify="left")
         options.add_row(family.dial, str(family.default), "1", str(family.most))
-        options.add_row("different", "no end", "1", "")
+        options.add_row(DIFFERENT, "no end", "1", "")
         console.print(options, _plain(family.about), sep="\n", markup=False)
         return
     if name:

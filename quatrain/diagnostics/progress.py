@@ -98,9 +98,8 @@ class Progress:
             mark, style = "✓", "green"
         finally:
             self._stages.remove(stage)
-            if (
-                keep and self._step == self._done and not self._in_bursts
-            ):  # what comes before the first step says nothing of the pace
+            # what comes before the first step says nothing of the pace
+            if keep and self._step == self._done and not self._in_bursts:
                 self._ended[0] = time.monotonic()
             if keep or mark == "✗":
                 line = Text.assemble((mark, style), f" {text} ", (_duration(stage.seconds), "dim"))
