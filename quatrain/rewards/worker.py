@@ -5,6 +5,7 @@ It holds no tensors, so nothing that it imports may import torch.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -55,7 +56,8 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a reward that reads its input gets nothing,
     os.dup2(2, 1)  # and one that prints does not mix with the run's output
     warnings.simplefilter("ignore")
-    with channel, channel.makefile("rw", encoding="utf-8", newline="\n") as lines:
+    # A run that was interrupted closes its end, or resets it where an answer still lay there unread: either way nobody calls.
+    with contextlib.suppress(ConnectionError), channel, channel.makefile("rw", encoding="utf-8", newline="\n") as lines:
         serve(lines)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from quatrain.config import ConfigError, RewardConfig
 from quatrain.rewards import Judge
+from quatrain.rewards.pool import _Worker
 from quatrain.types import Group, Origin, Prompt
 from tests.rewards.conftest import group, trajectory
 
@@ -239,6 +241,13 @@ time.sleep(0.2)
 print(*(worker.process.pid for worker in judge._pool._workers), flush=True)
 time.sleep(60)
 """
+
+    def test_end_quietly_when_their_run_leaves_something_unread(self):
+        worker = _Worker([RewardConfig(name="format")], ".")
+        assert worker.socket.recv(1, socket.MSG_PEEK), "that it is ready is there to be read"
+        worker.lines.close()
+        worker.socket.close()
+        assert worker.process.wait(60) == 0
 
     @pytest.mark.parametrize("doing", ["fine", "lock"])
     def test_end_with_a_killed_parent(self, mine, tmp_path, doing):
