@@ -370,6 +370,45 @@ class Filtered:
 
 
 @dataclass(frozen=True)
+class EntropySwitched:
+    """Another advantage, without its negative part from when entropy has risen above a bound until it falls below another one.
+
+        Â = max(0, of) while on, else of;  on from H > high, off from H < low;  H = mean over answers of the mean H(π_old(·|sₜ))
+
+    Source: arXiv:2512.12967 (AEPO), section 4.3; π_old is the policy at the start of the update, and H that of the minibatch.
+    """
+
+    low: NonNegativeFloat = 0.1
+    """The entropy, in nats, below which bad answers are learned from again. The paper states none: ours."""
+    high: NonNegativeFloat = 0.3
+    """The entropy, in nats, above which bad answers are no longer learned from. The paper states none: ours."""
+    of: Any = Relative()
+    """The advantage."""
+    start: ClassVar[tuple[float, ...]] = (0.0,)
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def live(self) -> bool:
+        return self.of.live
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"entropy_old"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        (switched,) = self.remember(view)
+        return self.of(view).clamp(min=0) if switched else self.of(view)
+
+    def remember(self, view: View) -> tuple[float, ...]:
+        assert view.batch.entropy_old is not None
+        entropy = view.mean(view.batch.entropy_old.double())[view.included].mean()
+        return (1.0,) if entropy > self.high else (0.0,) if entropy < self.low else view.recall(self)
+
+    def metrics(self, view: View) -> dict[str, float]:
+        return {"advantage/switched": self.remember(view)[0]}
+
+
+@dataclass(frozen=True)
 class Pooled:
     """Another advantage whose statistics are over the policy's answers and the demonstrations of a prompt together.
 

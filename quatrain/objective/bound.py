@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from quatrain.objective.part import SCOPES, Scope, View, of_origins
+from quatrain.objective.part import SCOPES, Memory, Scope, View, of_origins, remembering, signature
 from quatrain.objective.terms import AnyTerm, Factors, Target, Term
 from quatrain.types import Batch, Origin
 
@@ -40,16 +40,18 @@ class Bound:
     """What each term computed once, [B, T]."""
     shares: tuple[Tensor, ...]
     """Each term's coefficient times its reduction, [B, 1]."""
+    memory: Memory = dataclasses.field(default_factory=dict)
+    """What its parts remember of the updates before."""
 
     @classmethod
     @torch.no_grad()
-    def of(cls, terms: tuple[AnyTerm, ...], batch: Batch) -> Self:
+    def of(cls, terms: tuple[AnyTerm, ...], batch: Batch, memory: Memory) -> Self:
         """`terms` on a whole minibatch: everything that does not depend on log π_θ, computed once."""
-        views = [_view(batch, term) for term in terms]
+        views = [View(batch, of_origins(batch, term.on), None, memory=memory) for term in terms]
         prepared = tuple(term.prepare(view) for term, view in zip(terms, views, strict=True))
         views = [dataclasses.replace(view, advantage=known) for view, known in zip(views, prepared, strict=True)]
         shares = tuple(t.coefficient * t.reduce(v, t.likelihood.actions(v)) for t, v in zip(terms, views, strict=True))
-        return cls(terms, batch, prepared, shares)
+        return cls(terms, batch, prepared, shares, memory)
 
     @property
     def targets(self) -> frozenset[Target]:
@@ -85,7 +87,7 @@ class Bound:
         for term, prepared, share in self.terms():
             if term.target == "value" and values is None:
                 continue
-            weight = term.weights(_view(self.batch, term, logp), prepared, share, values)
+            weight = term.weights(self._view(term, logp), prepared, share, values)
             sums[term.target] = sums[term.target] + weight if term.target in sums else weight
         return Weights(**sums)
 
@@ -93,10 +95,16 @@ class Bound:
     def factors(self, logp: Float[Tensor, "B T"]) -> dict[str, Factors]:
         """For each policy-gradient term by name, what its weights are the product of."""
         return {
-            term.name: term.factors(_view(self.batch, term, logp), prepared, share)
+            term.name: term.factors(self._view(term, logp), prepared, share)
             for term, prepared, share in self.terms()
             if isinstance(term, Term)
         }
+
+    @torch.no_grad()
+    def remembered(self, logp: Float[Tensor, "B T"]) -> Memory:
+        """What the parts carry on, of a whole minibatch at the log π_θ that its update began with."""
+        views = ((term, self._view(term, logp)) for term in self.active)
+        return {signature(part): part.remember(view) for term, view in views for part in remembering(term)}
 
     @torch.no_grad()
     def silent(self) -> Bool[Tensor, "B"]:
@@ -119,7 +127,7 @@ class Bound:
         term, prepared, share = next(self.terms(), (None, None, None))
         if not isinstance(term, Term) or share is None:
             return out
-        view = _view(self.batch, term, logp)
+        view = self._view(term, logp)
         if not view.action.any():
             return out
         factors = term.factors(view, prepared, share)
@@ -145,6 +153,5 @@ class Bound:
             out["kl/ref"] = (torch.exp(-distance) - 1 + distance).mean().item()
         return out
 
-
-def _view(batch: Batch, term: AnyTerm, logp: Tensor | None = None) -> View:
-    return View(batch, of_origins(batch, term.on), logp)
+    def _view(self, term: AnyTerm, logp: Tensor) -> View:
+        return View(self.batch, of_origins(self.batch, term.on), logp, memory=self.memory)

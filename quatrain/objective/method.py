@@ -16,7 +16,7 @@ from torch import Tensor
 from quatrain.config import ConfigError, nearest
 from quatrain.objective.bound import Bound
 from quatrain.objective.composition import check, meaning, refuse
-from quatrain.objective.part import brief, describe, meanings, numbers, signature
+from quatrain.objective.part import Memory, brief, describe, meanings, numbers, signature
 from quatrain.objective.terms import AnyTerm, Target, Term
 from quatrain.types import Batch, Origin
 
@@ -127,14 +127,16 @@ class Method:
         terms = (t for t in self.active if any("reward" in part.needs for part in t.parts.values()))
         return (frozenset(origin for term in terms for origin in term.on) | self.reads & {Origin.GREEDY}) - {Origin.RATED}
 
-    def bind(self, batch: Batch) -> Bound:
+    def bind(self, batch: Batch, memory: Memory | None = None) -> Bound:
         """The method on a whole minibatch: everything that does not depend on log π_θ, computed once.
+
+        `memory` is what :meth:`Bound.remembered` said of the minibatch before; without it, parts that remember begin anew.
 
         Raises:
             ValueError: a field that the method needs is missing.
         """
         batch.require(self.needs, "the method")
-        return Bound.of(self.active, batch)
+        return Bound.of(self.active, batch, memory or {})
 
     def weights(self, batch: Batch, logp: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """w = −∂L/∂log π_θ of the method's loss L on `batch` at `logp`; no gradient flows through it.

@@ -6,8 +6,8 @@ import ast
 import inspect
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
@@ -19,6 +19,9 @@ from quatrain.types import Batch, Origin
 Scope = Literal["token", "sequence", "group", "batch"]
 SCOPES: tuple[Scope, ...] = ("token", "sequence", "group", "batch")
 """From the narrowest to the widest."""
+
+Memory = Mapping[str, tuple[float, ...]]
+"""By the signature of a part, what it carries from one update to the next."""
 
 MAX_LOG_RATIO = 60.0
 """Log-ratios are bounded here, far outside of what any mask lets pass, so that no ratio overflows in float32."""
@@ -38,6 +41,8 @@ class View:
     """log π_θ without gradient; None while the parts that do not read it are evaluated."""
     advantage: Float[Tensor, "B T"] | None = None
     """What the term computed once for the whole minibatch, for a reduction that counts by it; None elsewhere."""
+    memory: Memory = field(default_factory=dict)
+    """What parts remember of the updates before."""
 
     @property
     def length(self) -> Float[Tensor, "B 1"]:
@@ -48,6 +53,10 @@ class View:
     def included(self) -> Bool[Tensor, "B"]:
         """True for the sequences with an action."""
         return self.action.any(1)
+
+    def recall(self, part: Remembering) -> tuple[float, ...]:
+        """What `part` remembers."""
+        return self.memory.get(signature(part), part.start)
 
     def current(self) -> Float[Tensor, "B T"]:
         """log π_θ, for a part that reads it."""
@@ -94,6 +103,28 @@ class Part(Protocol):
     """Fields of the Batch that it reads besides ``action``."""
     scope: ClassVar[Scope]
     """How much of a batch one value depends on; a batch is only cut between such units."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A part that carries numbers from one update to the next: a switch, a dual variable. Two equal ones carry the same."""
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        """What it begins with."""
+        ...
+
+    def remember(self, view: View) -> tuple[float, ...]:
+        """What it carries on from a whole minibatch, at the log π_θ that its update began with."""
+        ...
+
+
+def remembering(part: Any) -> Iterator[Remembering]:
+    """The parts within `part`, itself included, that remember."""
+    if is_dataclass(part):
+        yield from (inner for f in fields(part) for inner in remembering(getattr(part, f.name)))
+        if isinstance(part, Remembering):
+            yield part
 
 
 def signature(part: Any) -> str:

@@ -58,7 +58,7 @@ class Explanation:
 def explain(learner: Learner, batch: Batch, step: int, tokens: int) -> Explanation:
     """What the gradient of `batch` is made of, and the `tokens` actions that pull most. Changes nothing."""
     batch = learner.prepare(batch.to(learner.policy.device))
-    bound = learner.method.bind(next(iter(learner.minibatches(batch, step))))
+    bound = learner.method.bind(next(iter(learner.minibatches(batch, step))), learner.memory)
     scores = learner.score(bound.batch, learner.policy)
     bound = bound.replace(**scores.told, **({} if learner.scores_old else {"logp_old": scores.logp}))
     return Explanation(_terms(learner, bound, scores.logp), _tokens(learner, bound, scores.logp, tokens))
@@ -69,7 +69,7 @@ def _terms(learner: Learner, bound: Bound, logp: Tensor) -> tuple[TermShare, ...
     size = _dot(whole, whole) ** 0.5
     out = []
     for term in learner.method.active:
-        alone = Method(term).bind(bound.batch)
+        alone = Method(term).bind(bound.batch, bound.memory)
         own = _gradient(learner, alone)
         norm = _dot(own, own) ** 0.5
         cosine = _dot(own, whole) / (norm * size) if norm and size else 0.0

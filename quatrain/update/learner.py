@@ -17,6 +17,7 @@ from quatrain.config import UpdateConfig
 from quatrain.errors import StoppedRun
 from quatrain.objective import Method
 from quatrain.objective.bound import Bound, Weights
+from quatrain.objective.part import Memory
 from quatrain.policies import CausalLM, partition, plant
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score
@@ -106,6 +107,8 @@ class Learner:
         """Optimizer steps taken or skipped so far; the policy's version."""
         self.bad_in_a_row = 0
         self.skipped = 0
+        self.memory: Memory = {}
+        """What parts of the method remember of the updates before."""
 
     def learn(self, batch: Batch, step: int) -> dict[str, float]:
         """All epochs and minibatches of one batch; returns their mean metrics.
@@ -119,7 +122,7 @@ class Learner:
         batch = self.prepare(batch) if acts else batch
         beside = {} if self.process is None else self.process.learn(batch, step)
         if acts:
-            collected = [self.update(self.method.bind(part)) for part in self.minibatches(batch, step)]
+            collected = [self.update(self.method.bind(part, self.memory)) for part in self.minibatches(batch, step)]
         else:
             self.updates += self.config.epochs * self.config.minibatches
         names = dict.fromkeys(name for metrics in collected for name in metrics)
@@ -168,7 +171,7 @@ class Learner:
     def update(self, bound: Bound) -> dict[str, float]:
         """One optimizer step on one minibatch, unless its gradient is not finite; returns its metrics."""
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = self.gradient(bound)
+        metrics, self.memory = self.gradient(bound)
         every = [p for _, p in self.policy.named_parameters()]
         acts = bound.batch.action is not None and bool(bound.batch.action.any())
         if acts and all(p.grad is None for p in every):  # nothing has a weight; AdamW steps with a gradient of 0, too
@@ -192,8 +195,8 @@ class Learner:
             )
         return metrics | {f"{self.section}/grad_norm": norm.item(), f"{self.section}/lr": lr}
 
-    def gradient(self, bound: Bound) -> dict[str, float]:
-        """Add the gradient of the method's loss on a minibatch to the parameters; returns the metrics of its parts.
+    def gradient(self, bound: Bound) -> tuple[dict[str, float], Memory]:
+        """Add the gradient of the method's loss on a minibatch to the parameters; returns its parts' metrics and memory.
 
         Shared beginnings are computed once in each pass; what the passes are never changes the gradient but for rounding: where
         weights depend on the whole minibatch, and one pass does not hold it, it is scored first.
@@ -228,7 +231,8 @@ class Learner:
                 change = scores.value - _returns(part)
                 error += change.square().sum().item()  # both are 0 where there is no action
         logp = scored.logp
-        metrics = bound.replace(**scored.told, **({"logp_old": logp} if old_is_now else {})).metrics(logp)
+        whole = bound.replace(**scored.told, **({"logp_old": logp} if old_is_now else {}))
+        metrics = whole.metrics(logp)
         acted = batch.action if batch.origin is None else batch.action & (batch.origin == Origin.POLICY.code)[:, None]
         distances = {
             "kl/rollout": None if batch.logp_rollout is None else logp - batch.logp_rollout,
@@ -242,7 +246,8 @@ class Learner:
         if len(margin):
             metrics |= {"preference/accuracy": ranking(margin).mean().item(), "preference/margin": margin.mean().item()}
         metrics["entropy"] = scored.entropy.sum().item() / max(count, 1)
-        return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
+        metrics |= {"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {}
+        return metrics, whole.remembered(logp)
 
     def _weights(self, bound: Bound, old_is_now: bool) -> Weights:
         """Those of the whole minibatch, known before its passes."""
@@ -301,6 +306,7 @@ class Learner:
             for key, value in entry.items()
         }
         counters: dict[str, Any] = {"updates": self.updates, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row}
+        counters["memory"] = {part: list(numbers) for part, numbers in self.memory.items()}
         if self.process is not None:
             inner, counters[PROCESS] = self.process.state()
             tensors |= {f"{PROCESS}/{name}": value for name, value in inner.items()}
@@ -319,6 +325,7 @@ class Learner:
             state.setdefault(number[name], {})[kind] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.updates, self.skipped, self.bad_in_a_row = (counters[k] for k in ("updates", "skipped", "bad_in_a_row"))
+        self.memory = {part: tuple(numbers) for part, numbers in counters["memory"].items()}
 
     def fingerprint(self) -> str:
         """A checksum of all trained weights, to the bit."""

@@ -12,6 +12,7 @@ from quatrain.objective import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    EntropySwitched,
     Filtered,
     FlowBalance,
     Gated,
@@ -31,6 +32,7 @@ from quatrain.objective import (
     Verified,
     Whitened,
 )
+from quatrain.objective.part import signature
 from quatrain.types import Origin
 from tests.objective.views import assert_equal, floats, view
 
@@ -191,6 +193,26 @@ def test_filtered_is_among_the_best_by_length_or_by_efficiency():
     assert_equal(Filtered(0.25, "length", Relative())(group)[first], floats(-1.25, 0, 0, 1.25))
     assert_equal(Filtered(0.5, "efficiency", Relative())(group)[first], floats(0, 0, 3.25, -3.25))
     assert_equal(Filtered(0.75, "efficiency", Relative(baseline="none"))(group)[first], floats(0, 4, 9, 2.5))
+
+
+def test_an_entropy_switch_goes_on_above_and_off_below():
+    """A scripted series of entropies; of two answers the second is longer, and the mean is over answers."""
+    part = EntropySwitched(low=1.0, high=2.0, of=Relative())
+    memory, kept = {}, []
+    for entropy in (1.5, 2.5, 1.5, 1.0, 0.5, 1.5, 2.0):
+        state = view(
+            [[1, 0, 0], [1, 1, 1]],
+            entropy_old=torch.tensor([[entropy - 0.25, 9, 9], [entropy + 0.5, entropy, entropy + 0.25]]).double(),
+            reward=floats(0, 1),
+            prompt_id=torch.zeros(2, dtype=torch.int64),
+        )
+        state = replace(state, memory=memory)
+        bad, good = part(state)[:, 0].tolist()
+        assert good == 0.5
+        kept.append(bad == -0.5)
+        memory = {signature(part): part.remember(state)}
+        assert part.metrics(state) == {"advantage/switched": memory[signature(part)][0]}
+    assert kept == [True, False, False, False, True, True, True]
 
 
 MIXED = view(

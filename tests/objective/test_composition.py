@@ -30,6 +30,7 @@ from quatrain.objective import (
     Desirable,
     DualClip,
     EntropyBonus,
+    EntropySwitched,
     Everywhere,
     Filtered,
     FlowBalance,
@@ -340,8 +341,9 @@ LINES: dict[str, list[Any]] = {
     "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
-        Whitened(Relative()), Filtered(), Gated(Relative()), SoftlyGated(Relative()), ByEntropy(1, Accepted(0.5)), Verified(),
-        AboveValue(), GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
+        Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
+        ByEntropy(1, Accepted(0.5)), Verified(), AboveValue(),
+        GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
         FlowBalance(0.5, "sum", Relative("none")),
     ],
     "likelihood": [Token(), Sequence()],
@@ -432,6 +434,7 @@ def test_more_steps_on_a_batch_want_a_ratio():
 UNTOLD = {
     "CovarianceDrop",
     "CovarianceTop",
+    "EntropySwitched",
     "Filtered",
     "Gated",
     "Hinge",

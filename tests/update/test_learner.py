@@ -1,6 +1,7 @@
 """Updates: epochs, minibatches, schedules, clipping, bad gradients, and going on to the same bits."""
 
 import copy
+import json
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from quatrain.config import LoraConfig
 from quatrain.errors import StoppedRun
 from quatrain.methods import METHODS
+from quatrain.objective import EntropySwitched, Relative
+from quatrain.objective.part import signature
 from quatrain.policies import CausalLM
 from quatrain.types import Batch
 from quatrain.update import Learner, Reference
@@ -285,6 +288,21 @@ def test_the_counters_of_bad_steps_are_kept():
     Broken(resumed, math.nan)
     with pytest.raises(StoppedRun):
         resumed.learn(batch(), 2)
+
+
+def test_what_a_part_remembers_is_kept():
+    """A switch that is on above an entropy of 1, which the second batch is told to be below, but not low enough to go off."""
+    part = EntropySwitched(low=0.0, high=1.0, of=Relative())
+    method = METHODS["dapo"].replace(advantage=part)
+    through, resumed, forgetful = (learner(policy(critic=False), method, lr=0.05) for _ in range(3))
+    through.learn(batch(0), 1)
+    assert through.memory == {signature(part): (1.0,)}
+    resumed.load_state(through.state()[0], json.loads(json.dumps(through.state()[1])))
+    assert resumed.memory == through.memory
+    calm = batch(1)
+    calm = calm.replace(entropy_old=torch.full(calm.action.shape, 0.5), logp_old=torch.zeros(calm.action.shape))
+    metrics = [one.gradient(one.method.bind(calm, one.memory))[0]["advantage/switched"] for one in (through, resumed, forgetful)]
+    assert metrics == [1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
