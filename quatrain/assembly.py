@@ -315,9 +315,11 @@ def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
     return tokens or [policy.tokenizer.bos_token_id or 0]
 
 
-def make_engine(config: RunConfig, policy: CausalLM) -> TorchEngine:
-    """What writes this policy's answers."""
-    return TorchEngine(policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass)
+def make_engine(config: RunConfig, policy: CausalLM, *, trains: bool = False) -> TorchEngine:
+    """What writes this policy's answers; those to train on in the precision that the engine has, others in the policy's own."""
+    settings = config.engine
+    weights = settings.weights if trains else "same"
+    return TorchEngine(policy, max_sequences=settings.max_sequences, tokens_per_pass=settings.tokens_per_pass, weights=weights)
 
 
 def measure(

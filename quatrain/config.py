@@ -135,12 +135,24 @@ class SamplingConfig(Section):
 
 
 class EngineConfig(Section):
-    """How much the embedded engine does at once."""
+    """How the embedded engine acts, and how much it does at once."""
 
+    weights: Literal["same", "bfloat16", "int8"] = "same"
+    """In what precision it has the policy's weights where it acts in training: as they are, in bfloat16 and computing in it, or
+    with the weights of linear layers rounded to eight bits for each output."""
     max_sequences: PositiveInt = 64
     """Answers that are written at once; further ones wait for a free place."""
     tokens_per_pass: PositiveInt = 2048
     """Most prompt tokens that one prefill pass computes."""
+
+
+class StalenessConfig(Section):
+    """Acting ahead of learning, as where the two run side by side."""
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    """How many steps the weights that act are behind those that learn; fewer where a run begins."""
+    partial: bool = False
+    """Each answer is written by all versions in between, an equal share of ``max_answer_tokens`` by each, not by one alone."""
 
 
 class UpdateConfig(Section):
@@ -201,6 +213,15 @@ class ProcessConfig(Section):
     """Its learning rate at its height; all else is as under ``update``."""
 
 
+class StressConfig(Section):
+    """What is done wrong to a run on purpose, to see what its method stands. Rewards lie from 0 to 1."""
+
+    turned: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """So large a share of the training rewards is turned, which makes r of 1 − r."""
+    bad_step: PositiveInt | None = None
+    """A step of which all rewards are turned."""
+
+
 class CheckpointConfig(Section):
     """What a run keeps to go on from."""
 
@@ -256,12 +277,14 @@ class RunConfig(Section):
     rewards: list[RewardConfig] = [RewardConfig(name="correct")]
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
+    staleness: StalenessConfig = StalenessConfig()
     update: UpdateConfig = UpdateConfig()
     reference: ReferenceConfig = ReferenceConfig()
     teacher: TeacherConfig = TeacherConfig()
     process: ProcessConfig = ProcessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    stress: StressConfig = StressConfig()
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
     """Where metrics go besides the run folder."""
     sample_rollouts: Annotated[int, Field(ge=0)] = 4

@@ -28,7 +28,7 @@ from quatrain.assembly import (
 )
 from quatrain.config import ConfigError, RunConfig
 from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference, estimate
-from quatrain.diagnostics.measures import accuracy_metrics, readable, rollout_metrics, sampled, vote_metrics
+from quatrain.diagnostics.measures import accuracy_metrics, readable, rollout_metrics, sampled, staleness, vote_metrics
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, default_run_path
 from quatrain.diagnostics.report import write_report
@@ -37,7 +37,8 @@ from quatrain.errors import StoppedRun
 from quatrain.policies import Advice, CausalLM
 from quatrain.prompts import Source, Template
 from quatrain.rewards import Judge
-from quatrain.rollouts import Rollout
+from quatrain.rewards.turned import Turned
+from quatrain.rollouts import Ahead, Rollout
 from quatrain.types import Batch, Group, Origin, collate
 from quatrain.update import ranking
 from quatrain.update.checkpoints import Checkpoints, save_tensors
@@ -112,7 +113,7 @@ def _carry_out(planned: Plan, folder: RunFolder, progress: Progress | None) -> R
                     config.prompts_per_step,
                     run.source,
                     run.rollout,
-                    run.judge,
+                    run.judging,
                     run.learner,
                     run,
                 )
@@ -146,11 +147,14 @@ class Run:
         template = make_template(planned, policy)
         self.template = template
         self.judge, self.trackers = judge, trackers
+        stress = config.stress
+        is_stressed = stress.turned or stress.bad_step
+        self.judging = Turned(judge, stress.turned, stress.bad_step, config.seed) if is_stressed else judge
         learns = config.labels == "learn"
         self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out, labels=learns)
         self.engine = make_engine(config, policy)
-        self.rollout = Rollout(
-            self.engine,
+        rollout = Rollout(
+            self.engine if config.engine.weights == "same" else make_engine(config, policy, trains=True),
             make_sampling(config, template),
             config.group_size,
             encode=lambda text: encode(policy, template, text),
@@ -160,6 +164,14 @@ class Run:
             voters=planned.voters,
             origins=planned.method.origins | planned.method.reads,
         )
+        behind = config.staleness
+        self.rated = replace(rollout, origins=RATED)
+        self.ahead = (
+            Ahead(rollout, behind.steps, partial=behind.partial, take=self.source.take, again=self.source.again)
+            if behind.steps
+            else None
+        )
+        self.rollout = self.ahead or rollout
         self.learner = make_learner(planned, folder, policy)
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
 
@@ -190,6 +202,10 @@ class Run:
             with self.progress.stage(f"resuming after step {step}"):
                 self.checkpoints.restore(step, manifest, self.learner)
                 self.source.load_state_dict(manifest["state"]["source"])
+                if isinstance(self.judging, Turned):
+                    self.judging.steps = step
+                if self.ahead:
+                    self.ahead.load_state(self.checkpoints.tensors(step), manifest["state"]["under_way"])
         self.folder.truncate_after(step)
         return step
 
@@ -218,6 +234,9 @@ class Run:
 
     def log(self, step: int, groups: Sequence[Group], metrics: dict[str, Any], clock: loop.Clock) -> None:
         told = rollout_metrics(groups) | vote_metrics(groups)
+        if self.ahead:
+            per_step = self.config.update.epochs * self.config.update.minibatches
+            told["rollout/staleness"] = staleness(groups, self.learner.updates - per_step)
         if self.planned.measures_rollouts:
             with clock("measure"):
                 told |= self._measure(groups)
@@ -243,7 +262,8 @@ class Run:
                 self.save(step)
 
     def save(self, step: int) -> None:
-        self.checkpoints.save(step, self.learner, {"source": self.source.state_dict()})
+        tensors, under_way = self.ahead.state() if self.ahead else ({}, [])
+        self.checkpoints.save(step, self.learner, {"source": self.source.state_dict(), "under_way": under_way}, tensors)
 
     def finish(self) -> None:
         """Write the model and the report."""
@@ -279,7 +299,7 @@ class Run:
                 found = {"held_out/accuracy": accuracy.value, "held_out/low": accuracy.low, "held_out/high": accuracy.high}
                 found["held_out/problems"] = float(evaluation.problems)
             if self.planned.has_pairs:
-                margins = self.learner.margins(collate(replace(self.rollout, origins=RATED)(prompts, version=0))).cpu()
+                margins = self.learner.margins(collate(self.rated(prompts, version=0))).cpu()
                 record["ranked"] = ranking(margins).tolist()
                 ranked = estimate(record["ranked"])
                 found |= {"held_out/preference": ranked.value, "held_out/margin": margins.mean().item()}

@@ -167,6 +167,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a reference in memory": {"method": "grpo", "checkpoint.every": 3, "checkpoint.keep": 1},
     "no checkpoint": {"method": "dapo", "update.minibatches": 2, "evaluate.problems": 2},
     "a learned log Z": {"method": "flowrl", "update.epochs": 2, "checkpoint.every": 2},
+    "acting two steps ahead": {"method": "grpo", "staleness.steps": 2, "checkpoint.every": 2},
+    "answers by four versions": {"method": "dapo", "staleness": {"steps": 3, "partial": True}, "checkpoint.every": 1},
+    "an engine of eight bits": {"method": "tis", "engine.weights": "int8", "checkpoint.every": 3},
+    "turned rewards": {"method": "dapo", "stress": {"turned": 0.3, "bad_step": 5}, "checkpoint.every": 3},
     "demonstrations": {"method": "sft", "update.schedule": "linear", "checkpoint.every": 1},
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import compress
 
 import numpy as np
+import torch
 
 from quatrain.types import Group, Origin, Trajectory
 
@@ -67,6 +68,12 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     for name in dict.fromkeys(name for part in parts for name in part):
         out[f"reward/{name}"] = float(np.mean([part[name] for part in parts if name in part]))
     return out
+
+
+def staleness(groups: Sequence[Group], version: int) -> float:
+    """How many updates older the policy was, on average over the tokens to train on, than `version`; NaN where there are none."""
+    acted = [t.version[t.action] for group in groups for t in group.trajectories if t.origin is Origin.POLICY and t.length]
+    return float(version - torch.cat(acted).float().mean()) if acted else float("nan")
 
 
 def readable(groups: Sequence[Group], count: int) -> list[dict[str, object]]:

@@ -384,8 +384,11 @@ class EntropySwitched:
     """The entropy, in nats, above which bad answers are no longer learned from. The paper states none: ours."""
     of: Any = Relative()
     """The advantage."""
-    start: ClassVar[tuple[float, ...]] = (0.0,)
     scope: ClassVar[Scope] = "batch"
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        return (0.0,)
 
     @property
     def live(self) -> bool:

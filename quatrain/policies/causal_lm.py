@@ -83,6 +83,22 @@ class CausalLM:
         known = {"critic": self.critic, "partition": self.partition}
         return {name: head for name, head in known.items() if head is not None}
 
+    def copied(self) -> CausalLM:
+        """The policy with a copy of its weights as they are now, frozen, and without what a method learns beside them."""
+        other = copy.copy(self)
+        other.base = copy.deepcopy(self.base)
+        other.decoder, other.head = other.base.get_decoder(), other.base.get_output_embeddings()
+        other.critic = other.partition = None
+        return other.frozen()
+
+    def frozen(self) -> CausalLM:
+        """The policy itself, not to be trained any more."""
+        self.base.eval()
+        for parameter in self.base.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return self
+
     @property
     def device(self) -> torch.device:
         return self.base.device

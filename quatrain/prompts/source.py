@@ -46,6 +46,10 @@ class Source:
         self._position = prompts[-1].id + 1 if prompts else self._position
         return prompts
 
+    def again(self, number: int) -> Prompt:
+        """The prompt to train on of this id."""
+        return self._prompt(number, next(iter(self._trained.problems(self._seed, number))))
+
     def labelled(self, prompt: Prompt) -> Prompt:
         """A prompt to train on with all that the task knows of it, to measure by."""
         return self._prompt(prompt.id, next(iter(self.task.problems(self._seed, prompt.id))))

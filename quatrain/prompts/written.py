@@ -32,10 +32,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Written:
-    """The task of one family at one value of its dial."""
+    """The task of one family at one value of its dial, or at all values between two."""
 
     family: str
-    level: int
+    levels: tuple[int, int]
+    """The least and the greatest value."""
     different: int | None = None
     """How many problems a stream has before it begins again; None is no end."""
 
@@ -48,10 +49,12 @@ class Written:
         return None
 
     def problems(self, seed: int, start: int = 0) -> Iterator[Problem]:
-        make = FAMILIES[self.family].make
+        make, (least, most) = FAMILIES[self.family].make, self.levels
+        name = str(least) if least == most else f"{least}-{most}"
         for index in itertools.count(start):
             number = index % self.different if self.different else index
-            yield make(random.Random(f"{self.family}/{self.level}/{seed}/{number}"), self.level)
+            draw = random.Random(f"{self.family}/{name}/{seed}/{number}")
+            yield make(draw, least if least == most else draw.randint(least, most))
 
 
 def addition(draw: random.Random, digits: int) -> Problem:
@@ -122,7 +125,8 @@ def find_family(name: str) -> Family:
 def open_written(name: str, options: Mapping[str, Any]) -> Written:
     """The task of the family `name` with its options. Raises ConfigError if they cannot be.
 
-    Besides the dial there is ``different``, how many problems there are to train on.
+    Besides the dial, which may be a list of the least and the greatest value, there is ``different``, how many problems there
+    are to train on.
     """
     family = find_family(name)
     most = {family.dial: family.most, DIFFERENT: None}
@@ -130,7 +134,9 @@ def open_written(name: str, options: Mapping[str, Any]) -> Written:
         if option not in most:
             raise ConfigError(f"written:{name} has no option {option!r}: {nearest(option, most)}")
         top = most[option]
-        if type(value) is not int or value < 1 or (top and value > top):
-            allowed = f"from 1 to {top}" if top else "above 0"
+        given = value if top and isinstance(value, list) and len(value) == 2 else [value]
+        if any(type(x) is not int or x < 1 or (top and x > top) for x in given) or given != sorted(given):
+            allowed = f"from 1 to {top}, or a list of the least and the greatest" if top else "above 0"
             raise ConfigError(f"written:{name}: {option} = {value!r} is not allowed: give a whole number {allowed}")
-    return Written(name, options.get(family.dial, family.default), options.get(DIFFERENT))
+    dial = options.get(family.dial, family.default)
+    return Written(name, tuple(dial) if isinstance(dial, list) else (dial, dial), options.get(DIFFERENT))

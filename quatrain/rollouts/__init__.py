@@ -1,7 +1,8 @@
 """Acting: prompts in, trajectories out."""
 
+from quatrain.rollouts.ahead import Ahead
 from quatrain.rollouts.engine import Completion, Engine, Request, TorchEngine
 from quatrain.rollouts.rollout import Rollout
 from quatrain.rollouts.sampling import Sampling
 
-__all__ = ["Completion", "Engine", "Request", "Rollout", "Sampling", "TorchEngine"]
+__all__ = ["Ahead", "Completion", "Engine", "Request", "Rollout", "Sampling", "TorchEngine"]

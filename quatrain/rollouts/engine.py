@@ -20,18 +20,23 @@ from torch import Tensor
 from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
+from quatrain.rollouts.precision import Precision, Served
 from quatrain.rollouts.sampling import Sampling, draw
 
-Finish = Literal["end", "stop", "length"]
+Finish = Literal["end", "stop", "length", "pause"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to write. What it says depends on `seed`, and not on what else is being written."""
+    """One answer to write, or to go on with. What it says depends on `seed`, and not on what else is being written."""
 
     tokens: Int[Tensor, "T"]
-    """The prompt; at least one token."""
+    """The prompt, at least one token, and what is written of the answer."""
     seed: tuple[int, ...]
+    written: int = 0
+    """How many of the tokens are the answer's."""
+    most: int | None = None
+    """After so many further tokens it pauses; None is at its end."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,12 @@ class Completion:
     """An answer: what was drawn, and its log-probabilities under the distributions it was drawn from."""
 
     tokens: Int[Tensor, "A"]
+    """Those drawn now."""
     logp: Float[Tensor, "A"]
     text: str
-    """Cut before the stop string or the end token."""
+    """The whole answer's, cut before the stop string or the end token."""
     finish: Finish
-    """An end token, a stop string, or the limit of tokens."""
+    """An end token, a stop string, the limit of tokens, or that of this request, after which one may go on."""
 
 
 @runtime_checkable
@@ -54,10 +60,18 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The engine that needs nothing but the policy."""
+    """The engine that needs nothing but the policy, whose weights it shares, or follows in another precision."""
 
-    def __init__(self, policy: CausalLM, *, max_sequences: int = 64, tokens_per_pass: int = 2048) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        policy: CausalLM,
+        *,
+        max_sequences: int = 64,
+        tokens_per_pass: int = 2048,
+        weights: Literal["same"] | Precision = "same",
+    ) -> None:
+        self._served = None if weights == "same" else Served(policy, weights)
+        self.policy = self._served.policy if self._served else policy
         self.max_sequences = max_sequences
         self.tokens_per_pass = tokens_per_pass
 
@@ -68,6 +82,8 @@ class TorchEngine:
             return []
         if not all(len(request.tokens) for request in requests):
             raise ValueError("a request has no tokens, and nothing to go on from: give a prompt of at least one token")
+        if self._served:
+            self._served.follow()
         return _Generation(self, requests, sampling).run()
 
 
@@ -79,8 +95,12 @@ class _Answer:
     leaf: int
     """The node of the prompt's last token."""
     start: int
-    """Position of its first token."""
+    """Position of its first token that is drawn now."""
     uniform: Float[Tensor, "A"]
+    before: list[int]
+    """The tokens that were drawn before."""
+    most: int
+    """How many are drawn now at most."""
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
@@ -125,7 +145,10 @@ class _Generation:
             index = self.waiting.pop()
             request = self.requests[index]
             uniform = np.random.Generator(np.random.Philox(np.random.SeedSequence(request.seed))).random(self.sampling.max_tokens)
-            started.append(_Answer(index, self.leaf[index], len(request.tokens), torch.from_numpy(uniform)))
+            before = request.tokens[len(request.tokens) - request.written :].tolist()
+            most = self.sampling.max_tokens if request.most is None else request.most
+            drawn = torch.from_numpy(uniform[request.written :])
+            started.append(_Answer(index, self.leaf[index], len(request.tokens), drawn, before, most))
             self.writing.append(started[-1])
         return started
 
@@ -206,10 +229,12 @@ class _Generation:
             return "end"
         if self.sampling.stop and not self._is_harmless(answer.tokens[-1]):
             longest = max(len(stop.encode()) for stop in self.sampling.stop)  # a token may be a single byte
-            tail = self.policy.tokenizer.decode(answer.tokens[-longest - 4 :])
+            tail = self.policy.tokenizer.decode([*answer.before, *answer.tokens][-longest - 4 :])
             if any(stop in tail for stop in self.sampling.stop):
                 return "stop"
-        return "length" if len(answer.tokens) >= self.sampling.max_tokens else None
+        if len(answer.before) + len(answer.tokens) >= self.sampling.max_tokens:
+            return "length"
+        return "pause" if len(answer.tokens) >= answer.most else None
 
     def _is_harmless(self, token: int) -> bool:
         """Whether no stop string ends in this token, whatever stands before: it is text that shares no character with any."""
@@ -219,7 +244,7 @@ class _Generation:
         return self.harmless[token]
 
     def _text(self, answer: _Answer, finish: Finish) -> str:
-        tokens = answer.tokens[:-1] if finish == "end" else answer.tokens
+        tokens = [*answer.before, *(answer.tokens[:-1] if finish == "end" else answer.tokens)]
         text: str = self.policy.tokenizer.decode(tokens)
         cuts = [text.index(stop) for stop in self.sampling.stop if stop in text]
         return text[: min(cuts)] if cuts else text

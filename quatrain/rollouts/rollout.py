@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from quatrain.rollouts.engine import Engine, Request
+from quatrain.rollouts.engine import Completion, Engine, Request
 from quatrain.rollouts.sampling import Sampling
 from quatrain.types import Group, Origin, Prompt, Trajectory
 
 Encode = Callable[[str], list[int]]
+
+
+@dataclass
+class Draft:
+    """One of the policy's own answers while it is written, which may take several versions of the policy."""
+
+    prompt: Tensor
+    """[P] int64."""
+    seed: tuple[int, ...]
+    prompt_id: int
+    origin: Origin
+    tokens: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """[A] int64, what is written."""
+    logp: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """[A] float32, under the distributions that the tokens were drawn from."""
+    version: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """[A] int64, how many updates the policy had seen."""
+    text: str = ""
+    ended: str = ""
+    """Why it ended; empty while it goes on."""
+    error: str | None = None
+    """Why it cannot be written."""
+
+    @property
+    def is_open(self) -> bool:
+        return not self.ended and self.error is None
+
+    def add(self, completion: Completion, version: int) -> None:
+        """What the policy of this version has written."""
+        self.tokens = torch.cat([self.tokens, completion.tokens])
+        self.logp = torch.cat([self.logp, completion.logp])
+        self.version = torch.cat([self.version, torch.full_like(completion.tokens, version)])
+        self.text = completion.text
+        self.ended = "" if completion.finish == "pause" else completion.finish
+
+    def trajectory(self) -> Trajectory:
+        info = {"finish": self.ended} if self.ended else {}
+        laid = (self.prompt_id, self.prompt, self.tokens, self.logp, self.version)
+        return _trajectory(*laid, text=self.text, origin=self.origin, error=self.error, info=info)
 
 
 @dataclass(frozen=True)
@@ -40,45 +79,57 @@ class Rollout:
         A sample depends on the seed, the prompt's id and its number in the group, and on nothing that is sampled beside it. The
         mismatched answers of a prompt are the rated ones of the next; where there is only one prompt, it has none.
         """
-        tokens = [torch.tensor(self.encode(prompt.text), dtype=torch.int64) for prompt in prompts]
-        acted = {origin: self._act(origin, prompts, tokens, version) for origin in (Origin.POLICY, Origin.GREEDY)}
+        drafts = self.begin(prompts)
+        self.write(drafts, version)
+        return self.finish(prompts, drafts)
+
+    def begin(self, prompts: Sequence[Prompt]) -> list[Draft]:
+        """The policy's own answers to each prompt, of which nothing is written."""
+        sampled = [Origin.POLICY] * self.group_size + [Origin.VOTER] * self.voters if Origin.POLICY in self.origins else []
+        members = sampled + ([Origin.GREEDY] if Origin.GREEDY in self.origins else [])
+        drafts = []
+        for prompt in prompts:
+            tokens = self._tokens(prompt)
+            room = f"{len(tokens)} prompt tokens and {self.sampling.max_tokens} for the answer"
+            fits = 0 < len(tokens) <= self.context - self.sampling.max_tokens
+            error = None if fits else f"{room} do not fit into a context of {self.context}"
+            for number, origin in enumerate(members):
+                seed = (self.seed, 1, prompt.id, 0 if origin is Origin.GREEDY else number)
+                drafts.append(Draft(tokens, seed, prompt.id, origin, error=error))
+        return drafts
+
+    def write(self, drafts: Sequence[Draft], version: int, most: int | None = None) -> None:
+        """Go on with each draft that is not at its end, for at most so many tokens. `version` is how many updates the policy
+        has seen."""
+        for greedy in (False, True):
+            sampling = replace(self.sampling, temperature=0.0) if greedy else self.sampling
+            open_ones = [d for d in drafts if d.is_open and (d.origin is Origin.GREEDY) == greedy]
+            requests = [Request(torch.cat([d.prompt, d.tokens]), d.seed, len(d.tokens), most) for d in open_ones]
+            for draft, completion in zip(open_ones, self.engine.generate(requests, sampling), strict=True):
+                draft.add(completion, version)
+
+    def finish(self, prompts: Sequence[Prompt], drafts: Sequence[Draft]) -> list[Group]:
+        """The drafts at their ends as groups, with what the task has of answers beside them."""
+        own: dict[int, list[Trajectory]] = {}
+        for draft in drafts:
+            own.setdefault(draft.prompt_id, []).append(draft.trajectory())
         following = [*prompts[1:], *prompts[:1]] if len(prompts) > 1 else []
         groups = []
-        for i, (prompt, t) in enumerate(zip(prompts, tokens, strict=True)):
-            members = [*acted[Origin.POLICY][i], *acted[Origin.GREEDY][i]]
+        for i, prompt in enumerate(prompts):
+            tokens, members = self._tokens(prompt), own.get(prompt.id, [])
             if Origin.DEMONSTRATION in self.origins:
                 shown = () if prompt.demonstration is None else ((prompt.demonstration, None),)
-                members += self._given(prompt, t, shown, Origin.DEMONSTRATION)
+                members += self._given(prompt, tokens, shown, Origin.DEMONSTRATION)
             if Origin.RATED in self.origins:
-                members += self._given(prompt, t, prompt.rated, Origin.RATED)
+                members += self._given(prompt, tokens, prompt.rated, Origin.RATED)
             if Origin.MISMATCHED in self.origins and following:
                 other = tuple((text, None) for text, _ in following[i].rated)
-                members += self._given(prompt, t, other, Origin.MISMATCHED)
+                members += self._given(prompt, tokens, other, Origin.MISMATCHED)
             groups.append(Group(prompt, tuple(members)))
         return groups
 
-    def _act(self, origin: Origin, prompts: Sequence[Prompt], tokens: Sequence[Tensor], version: int) -> list[list[Trajectory]]:
-        """The policy's own answers to each prompt: samples, of which the last ones only vote, or the most probable one."""
-        sampling = replace(self.sampling, temperature=0.0) if origin is Origin.GREEDY else self.sampling
-        sampled = [Origin.POLICY] * self.group_size + [Origin.VOTER] * self.voters
-        members = ([origin] if origin is Origin.GREEDY else sampled) if origin in self.origins else []
-        fits = [0 < len(t) <= self.context - sampling.max_tokens for t in tokens]
-        requests = [
-            Request(t, (self.seed, 1, prompt.id, member))
-            for prompt, t, ok in zip(prompts, tokens, fits, strict=True)
-            for member in range(len(members) if ok else 0)
-        ]
-        written = iter(self.engine.generate(requests, sampling))
-
-        def answer(prompt: Prompt, t: Tensor, ok: bool, origin: Origin) -> Trajectory:
-            if not ok:
-                room = f"{len(t)} prompt tokens and {sampling.max_tokens} for the answer"
-                return _failed(prompt, t, f"{room} do not fit into a context of {self.context}", origin)
-            c = next(written)
-            info = {"finish": c.finish}
-            return _trajectory(prompt, t, c.tokens, c.logp, version, text=c.text, origin=origin, info=info)
-
-        return [[answer(*of, member) for member in members] for of in zip(prompts, tokens, fits, strict=True)]
+    def _tokens(self, prompt: Prompt) -> Tensor:
+        return torch.tensor(self.encode(prompt.text), dtype=torch.int64)
 
     def _given(
         self, prompt: Prompt, tokens: Tensor, answers: Sequence[tuple[str, float | None]], origin: Origin
@@ -93,7 +144,8 @@ class Rollout:
         if not 0 < len(tokens) <= self.context - len(answer):
             return _failed(prompt, tokens, f"the prompt and its {_CALLED[origin]} do not fit into the context", origin)
         read = next((text.removesuffix(stop) for stop in self.sampling.stop if text.endswith(stop)), text)
-        laid = _trajectory(prompt, tokens, answer, torch.zeros(len(answer)), -1, text=read, origin=origin)
+        unwritten = torch.full_like(answer, -1)
+        laid = _trajectory(prompt.id, tokens, answer, torch.zeros(len(answer)), unwritten, text=read, origin=origin)
         return laid.replace(reward=reward)
 
 
@@ -101,27 +153,26 @@ _CALLED = {Origin.DEMONSTRATION: "demonstration", Origin.RATED: "rated answer", 
 
 
 def _trajectory(
-    prompt: Prompt,
-    tokens: Tensor,
+    prompt_id: int,
+    prompt: Tensor,
     answer: Tensor,
     logp: Tensor,
-    version: int,
+    version: Tensor,
     *,
     text: str,
-    origin: Origin = Origin.POLICY,
+    origin: Origin,
     error: str | None = None,
     info: dict[str, str] | None = None,
 ) -> Trajectory:
-    start, size = len(tokens), len(tokens) + len(answer)
-    action = torch.arange(size) >= start
+    start, size = len(prompt), len(prompt) + len(answer)
     return Trajectory(
-        tokens=torch.cat([tokens, answer]),
-        action=action,
+        tokens=torch.cat([prompt, answer]),
+        action=torch.arange(size) >= start,
         logp_rollout=torch.cat([torch.zeros(start), logp]),
-        version=torch.where(action, version, -1),
+        version=torch.cat([torch.full((start,), -1), version]),
         turn=torch.zeros(size, dtype=torch.int64),
-        prompt_id=prompt.id,
-        episode_id=prompt.id,
+        prompt_id=prompt_id,
+        episode_id=prompt_id,
         text=text,
         origin=origin,
         error=error,
@@ -130,5 +181,5 @@ def _trajectory(
 
 
 def _failed(prompt: Prompt, tokens: Tensor, error: str, origin: Origin) -> Trajectory:
-    nothing = torch.zeros(0)
-    return _trajectory(prompt, tokens, nothing.to(torch.int64), nothing, -1, text="", origin=origin, error=error)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return _trajectory(prompt.id, tokens, nothing, torch.zeros(0), nothing, text="", origin=origin, error=error)

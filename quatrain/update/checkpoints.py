@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from quatrain.update.learner import PROCESS, Learner
 
 MANIFEST = "checkpoint.json"
+UNDER_WAY = "under_way.safetensors"
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
-    def save(self, step: int, learner: Learner, state: dict[str, Any]) -> Path:
+    def save(self, step: int, learner: Learner, state: dict[str, Any], under_way: dict[str, torch.Tensor] | None = None) -> Path:
         """Write the checkpoint of `step` (steps 1 to `step` are done), then remove the oldest beyond `keep`.
 
-        It is written beside its place and renamed when it is whole. `state` holds JSON values.
+        It is written beside its place and renamed when it is whole. `state` holds JSON values, and
+        `under_way` the tensors of answers that are not learned from yet.
         """
         place = self.folder / f"step-{step:06d}"
         work = self.folder / f".{place.name}.partial"
@@ -41,6 +43,8 @@ class Checkpoints:
             learner.process.policy.save(work / PROCESS)
         tensors, counters = learner.state()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "optimizer.safetensors")
+        if under_way:
+            save_file(under_way, work / UNDER_WAY)
         files = sorted(path for path in work.rglob("*") if path.is_file())
         manifest = {
             "step": step,
@@ -88,6 +92,11 @@ class Checkpoints:
             learner.process.policy.load(self.path(step) / PROCESS)
         tensors = load_file(self.path(step) / "optimizer.safetensors")
         learner.load_state({name: tensor.clone() for name, tensor in tensors.items()}, manifest["learner"])
+
+    def tensors(self, step: int) -> dict[str, torch.Tensor]:
+        """Those of answers that were under way."""
+        file = self.path(step) / UNDER_WAY
+        return load_file(file) if file.exists() else {}
 
 
 def damage(checkpoint: Path) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,9 +30,9 @@ class Reference:
         self.file: Path | None = None
         if other is not None:
             check_vocabulary(policy, other)
-            self.kept = _frozen(other)
+            self.kept = other.frozen()
         elif policy.peft is None and keep:
-            self.kept = _frozen(copy.copy(policy), copy_weights=True)
+            self.kept = policy.copied()
         elif policy.peft is None:
             self.file = folder / "reference.safetensors"
             if not self.file.exists():
@@ -67,15 +66,3 @@ def check_vocabulary(policy: CausalLM, other: CausalLM) -> None:
     if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         name = other.base.config.name_or_path or type(other.base).__name__
         raise ConfigError(f"the model {name!r} has another vocabulary than the trained one: choose one of the same family")
-
-
-def _frozen(policy: CausalLM, *, copy_weights: bool = False) -> CausalLM:
-    if copy_weights:
-        policy.base = copy.deepcopy(policy.base)
-        policy.decoder, policy.head = policy.base.get_decoder(), policy.base.get_output_embeddings()
-        policy.critic = policy.partition = None
-    policy.base.eval()
-    for parameter in policy.base.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    return policy

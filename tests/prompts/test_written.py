@@ -120,6 +120,12 @@ class TestStream:
         streams = [{p.question for p in first("addition", 5, 50, seed)} for seed in (0, 1)]
         assert not streams[0] & streams[1]
 
+    def test_the_dial_may_be_a_range(self):
+        stream = open_task(TaskConfig(name="written:cipher", options={"letters": [2, 5]})).problems(0)
+        lengths = [len(problem.answer) for problem in itertools.islice(stream, 200)]
+        assert set(lengths) == {2, 3, 4, 5}
+        assert min(lengths.count(n) for n in set(lengths)) > 25
+
     def test_the_dial_has_a_default(self):
         task = open_task(TaskConfig(name="written:addition"))
         assert (task.name, task.size) == ("written:addition", None)
@@ -145,6 +151,7 @@ class TestRefused:
     def test_unknown_option(self):
         assert "has no option 'digit': did you mean digits?" in refused("written:addition", digit=3)
 
-    @pytest.mark.parametrize("value", [0, 21, 2.5, "three", True, None])
+    @pytest.mark.parametrize("value", [0, 21, 2.5, "three", True, None, [3], [3, 2], [0, 2], [2, 2.5]])
     def test_values_that_are_none(self, value: object):
-        assert f"digits = {value!r} is not allowed: give a whole number from 1 to 20" in refused("written:addition", digits=value)
+        told = refused("written:addition", digits=value)
+        assert f"digits = {value!r} is not allowed: give a whole number from 1 to 20, or a list" in told
