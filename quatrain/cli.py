@@ -24,12 +24,13 @@ BODIES = {
     "reproduce": "experiments",
     "methods": "catalogue",
     "oracle": "exactness",
+    "stress": "stability",
     "tasks": "problems",
 }
 """The module of `quatrain.commands` in which each command lives."""
 GO_ON = {
     "train": "go on with `quatrain train --resume RUN`",
-    **dict.fromkeys(("compare", "reproduce"), "the same command goes on where it was"),
+    **dict.fromkeys(("compare", "reproduce", "stress"), "the same command goes on where it was"),
 }
 """What to do where a command was ended before its end."""
 
@@ -181,6 +182,22 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--out", metavar="FOLDER", help="default runs/reproduce/NAME; what is there already is not done again")
     reproduce.add_argument("--claims", default="reproductions", metavar="FOLDER", help="where claims are; default reproductions")
 
+    stress = command(
+        "stress",
+        "run methods under stresses, such as stale rollouts or an engine that computes otherwise, and map which stands what",
+        "stress",
+        "quatrain stress --methods grpo tis --dials staleness=0,4,16 mismatch=int8\n"
+        "quatrain stress --methods all --dials wrong=0.1 lr=4,16 --seeds 3",
+    )
+    stress.add_argument("--methods", nargs="+", required=True, metavar="ID", help="methods' ids, or all that the task suits")
+    stress.add_argument("--dials", nargs="+", required=True, metavar="DIAL=VALUE,…", help="what is done, one dial at a time")
+    _about_a_run(stress)
+    stress.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each cell, with the seeds 0 … N−1; default 3")
+    stress.add_argument("--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU")
+    stress.add_argument(
+        "--out", metavar="FOLDER", default="runs/stress", help="default runs/stress; what is there already is kept"
+    )
+
     methods = command(
         "methods",
         "list the methods, show them by their lines, explain one, compare two, or cite some",
@@ -236,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit code."""
     given = parser().parse_args(arguments)
-    if given.body in ("train", "evaluate", "replay", "compare") or (given.body == "reproduce" and given.name):
+    if given.body in ("train", "evaluate", "replay", "compare", "stress") or (given.body == "reproduce" and given.name):
         print("quatrain: starting …", flush=True)
     go_on = GO_ON.get(given.body, "nothing was changed")
     try:

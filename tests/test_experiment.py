@@ -222,6 +222,20 @@ def test_a_claim_may_hold_an_arm_against_its_own_start(tmp_path: Path):
     assert str(verdict).startswith("a (entropy:start) better than a (entropy) by ")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_metrics_of_which_one_has_no_score_by_problem(tmp_path: Path, turned: bool):
+    """Accuracy against what four answers reach together, at the start: both are of the same arm, and pair by seed alone."""
+    found = outcomes(tmp_path, {"a": 1, "b": 1})
+    sides = ["accuracy", "pass@4:start"]
+    better, than = reversed(sides) if turned else sides
+    expected = Expectation(better="a", metric=better, than="a", than_metric=than, smallest_effect=0.1)
+    claim = Claim(claim="", paper="", seeds=2, quick=Quick(seeds=2, steps=1), arms={"a": {}, "b": {}}, comparisons=[expected])
+    (verdict,) = judge(claim, Comparison(found, Metric()))
+    by_hand = [[Metric.parse(metric).value(outcome.run) for outcome in found[:2]] for metric in (better, than)]
+    assert verdict.difference is not None
+    assert verdict.difference.value == pytest.approx(sum(by_hand[0]) / 2 - sum(by_hand[1]) / 2)
+
+
 EXPECTED = Expectation(better="a", than="b", smallest_effect=0.1)
 
 

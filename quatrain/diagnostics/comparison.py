@@ -184,7 +184,7 @@ class Pair:
             for arm in (self.first, self.second)
         ]
         one, two = ([score for scores in found if scores for score in scores] for found in problems)
-        return paired(values[0], values[1], (one, two) if one else None)
+        return paired(values[0], values[1], (one, two) if one and two else None)  # not every metric has scores
 
     @cached_property
     def above(self) -> Estimate | None:

@@ -1,0 +1,55 @@
+"""Commands about what runs stand: stress."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from quatrain.commands.running import asked
+from quatrain.diagnostics.records import describe_environment, plain, write_atomic
+from quatrain.stress import LAB, Lab, Square
+
+
+def stress(given: Namespace) -> bool:
+    """Run every method under every stress and map what they came to; whether a run has no result."""
+    folder = Path(given.out)
+    tree, settings = asked(LAB, given)
+    lab = Lab.of(given.methods, given.dials, tree, settings, given.seeds, folder)
+    console = Console(highlight=False)
+    for (method, cell), why in lab.impossible.items():
+        console.print(f"{method} {cell} is left out: {why}", markup=False, soft_wrap=True)
+    runs = sum(len(some) for some in lab.trials.values())
+    lost = lab.carry_out(given.workers, f"{len(lab.trials)} cells × {given.seeds} seeds, {runs} runs → {folder}")
+    squares = dict(lab.squares())
+    found = {"cells": [{"method": m, "cell": c, **square.to_json()} for (m, c), square in squares.items()]}
+    write_atomic(folder / "map.json", json.dumps(plain(found | describe_environment()), indent=1) + "\n")
+    _show(squares, console)
+    for (method, cell), why in lost.items():
+        console.print(f"{method} {cell} lacks a result: {why}", markup=False, soft_wrap=True)
+    console.print(f"map        {folder / 'map.json'}", markup=False, soft_wrap=True)
+    return bool(lost)
+
+
+def _show(squares: Mapping[tuple[str, str], Square], console: Console) -> None:
+    """Held-out accuracy at the end by method and stress, and how many runs collapsed."""
+    cells = list(dict.fromkeys(cell for _, cell in squares))
+    table = Table(title="accuracy at the end, and runs that collapsed", title_justify="left")
+    table.add_column("method")
+    for cell in cells:
+        table.add_column(cell, justify="right")
+    for method in dict.fromkeys(method for method, _ in squares):
+        table.add_row(method, *(_told(squares.get((method, cell))) for cell in cells))
+    console.width = max(console.width, 24 + 14 * len(cells))
+    console.print(table)
+
+
+def _told(square: Square | None) -> str:
+    if square is None:
+        return "–"
+    fell = sum(run.collapse is not None for run in square.runs)
+    return f"{square.accuracy.value:.2f}" + (f"  {fell} of {len(square.runs)}" if fell else "")
