@@ -41,8 +41,8 @@ def collapse(records: Sequence[Mapping[str, Any]], *, stopped: str = "") -> Coll
 
     * by its *gradient*, where it ended itself, as so many gradients in a row were not finite (`stopped` says so);
     * by its *reward*, from when it fell below half of the best so far, by 0.05 or more, and stayed there to the end;
-    * by its *entropy*, from when that fell below a tenth of the first while nine groups in ten were without contrast and the reward
-      was below 0.9, and all that stayed so to the end: it repeats itself, and nothing can be learned from that.
+    * by its *entropy*, from when that fell below a tenth of the first while nine groups in ten were without contrast and the
+      reward was below 0.9, and all that stayed so to the end: it repeats itself, and nothing can be learned from that.
 
     What recovers has not collapsed, nor what never learned. Rewards lie from 0 to 1.
     """
