@@ -25,6 +25,7 @@ BODIES = {
     "methods": "catalogue",
     "oracle": "exactness",
     "stress": "stability",
+    "doctor": "stability",
     "tasks": "problems",
 }
 """The module of `quatrain.commands` in which each command lives."""
@@ -197,6 +198,14 @@ def parser() -> argparse.ArgumentParser:
     stress.add_argument(
         "--out", metavar="FOLDER", default="runs/stress", help="default runs/stress; what is there already is kept"
     )
+
+    doctor = command(
+        "doctor",
+        "read a finished or dead run and say what happened to it, the first thing first",
+        "doctor",
+        "quatrain doctor runs/2026-01-01-grpo-chain_sum-1",
+    )
+    doctor.add_argument("run", metavar="RUN", help="a run folder")
 
     methods = command(
         "methods",

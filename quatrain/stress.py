@@ -189,7 +189,7 @@ class Lab:
         seeds: int,
         folder: Path,
     ) -> Lab:
-        """The lab of `methods` under `dials`, its runs otherwise as `tree` and `settings` say; ``all`` are all that the task suits.
+        """The lab of `methods` under `dials`, its runs otherwise as `tree` and `settings` say; ``all`` are those the task suits.
 
         Raises:
             ConfigError: a method or a dial is unknown, or a named method cannot be run on the task at all.

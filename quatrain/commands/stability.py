@@ -1,4 +1,4 @@
-"""Commands about what runs stand: stress."""
+"""Commands about what runs stand: stress, doctor."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from quatrain.assembly import open_run
 from quatrain.commands.running import asked
+from quatrain.diagnostics.health import collapse, warnings
 from quatrain.diagnostics.records import describe_environment, plain, write_atomic
 from quatrain.stress import LAB, Lab, Square
+from quatrain.update.checkpoints import Checkpoints
 
 
 def stress(given: Namespace) -> bool:
@@ -33,6 +36,32 @@ def stress(given: Namespace) -> bool:
         console.print(f"{method} {cell} lacks a result: {why}", markup=False, soft_wrap=True)
     console.print(f"map        {folder / 'map.json'}", markup=False, soft_wrap=True)
     return bool(lost)
+
+
+def doctor(given: Namespace) -> None:
+    """Read a run, finished or dead, and say what happened to it, the first thing first."""
+    planned, folder = open_run(Path(given.run))
+    records = folder.metrics.read()
+    console = Console(highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    ended = "finished" if folder.model.is_dir() else "not finished"
+    say(f"run        {folder.path}: {len(records)} of {planned.config.steps} steps, {ended}")
+    fell = collapse(records)
+    say(f"collapse   {f'from step {fell.step}, by its {fell.sign}: {fell.says}' if fell else 'none'}")
+    lost = {name: sum(record.get(name) or 0 for record in records) for name in ("rollout/failed", "reward/failed")}
+    lost["update/skipped"] = max((record.get("update/skipped") or 0 for record in records), default=0)
+    told = [f"{name} {count:.0f}" for name, count in lost.items() if count]
+    say(f"failures   {', '.join(told) or 'none'}")
+    seen = warnings(records)
+    say("signs      in the order in which they came" if seen else "signs      none")
+    for one in seen:
+        say(f"  {one}")
+    whole = [step for step in Checkpoints(folder.checkpoints).steps() if seen and step < seen[0].step]
+    if whole:
+        say(f"before     the checkpoint of step {max(whole)} is from before the first of them")
 
 
 def _show(squares: Mapping[tuple[str, str], Square], console: Console) -> None:

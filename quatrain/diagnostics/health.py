@@ -76,6 +76,125 @@ def _entropy(records: Sequence[Mapping[str, Any]]) -> Collapse | None:
     return Collapse(since + 1, "entropy", f"{told}, and {alike[-1]:.0%} of the groups have nothing to learn from")
 
 
+@dataclass(frozen=True)
+class Sign:
+    """One way in which a run can be seen to go wrong, by one of its metrics: a mean over ten steps that leaves its bounds."""
+
+    metric: str
+    limit: float
+    """The bound."""
+    against: Literal["nothing", "first", "best", "median"]
+    """What the bound is a multiple of: of 1, of the first mean over ten steps, the best so far, or the median so far."""
+    above: bool
+    """Whether it is wrong to be above the bound, or below it."""
+    says: str
+    """What that means, in words."""
+    remedy: str
+    """What to try."""
+    unsolved: bool = False
+    """Whether it counts only while the reward is below 0.9."""
+
+
+SIGNS = (
+    Sign(
+        "kl/rollout", 0.05, "nothing", True,
+        "the policy that acts is not the one that learns",
+        "take a method that corrects for the engine, or act with fresher and more exact weights",
+    ),
+    Sign(
+        "ratio/p99", 2.0, "nothing", True,
+        "one action in a hundred is more than twice as likely as when it was sampled",
+        "lower update.lr, make fewer updates of a batch, or take a mask with a narrower bound",
+    ),
+    Sign(
+        "update/grad_norm", 10.0, "median", True,
+        "gradients are ten times what they were",
+        "lower update.lr or update.max_grad_norm, and look at the answers of that step",
+    ),
+    Sign(
+        "entropy", 0.3, "first", False,
+        "the policy explores less than a third of what it did",
+        "raise the mask's upper bound, add an entropy bonus, or raise sampling.temperature",
+        unsolved=True,
+    ),
+    Sign(
+        "entropy", 2.0, "first", True,
+        "the policy is twice as undecided as it was",
+        "lower update.lr, or push bad answers away less",
+    ),
+    Sign(
+        "advantage/zero_groups", 0.8, "nothing", True,
+        "four groups in five have nothing to learn from",
+        "take easier or harder problems, or raise group_size",
+        unsolved=True,
+    ),
+    Sign(
+        "rollout/truncated", 0.5, "nothing", True,
+        "half of the answers are cut",
+        "raise max_answer_tokens, or reward short answers",
+    ),
+    Sign(
+        "rollout/length", 2.0, "first", True,
+        "answers are twice as long as they were",
+        "look at them: length may be what is rewarded",
+    ),
+    Sign(
+        "rollout/length", 0.5, "first", False,
+        "answers are half as long as they were",
+        "look at them: what led to the answer may be left out",
+    ),
+    Sign(
+        "reward/mean", 0.7, "best", False,
+        "the reward is below seven tenths of its best",
+        "go back to the checkpoint before that, at a lower update.lr",
+    ),
+)  # fmt: skip
+"""In the order in which they lead to one another."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A sign that was seen."""
+
+    step: int
+    sign: Sign
+    value: float
+    bound: float
+
+    def __str__(self) -> str:
+        side = "above" if self.sign.above else "below"
+        figures = f"{self.sign.metric} {self.value:.3g} is {side} {self.bound:.3g}"
+        return f"step {self.step}: {self.sign.says} ({figures}); {self.sign.remedy}"
+
+
+def warnings(records: Sequence[Mapping[str, Any]]) -> list[Seen]:
+    """Every sign that was seen in a run, each where it was first seen, in the order of steps. None is seen before ten steps."""
+    found = []
+    reward = smooth(records, "reward/mean")
+    for sign in SIGNS:
+        value = smooth(records, sign.metric)
+        bound = sign.limit * _against(sign, value)
+        wrong = (value > bound) if sign.above else (value < bound)
+        if sign.unsolved:
+            wrong &= reward < SOLVED if len(reward) == len(value) else False
+        seen = np.flatnonzero(wrong[WINDOW:]) + WINDOW
+        if len(seen):
+            found.append(Seen(int(seen[0]) + 1, sign, float(value[seen[0]]), float(bound[seen[0]])))
+    return sorted(found, key=lambda one: one.step)
+
+
+def _against(sign: Sign, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    match sign.against:
+        case "nothing":
+            return np.ones_like(value)
+        case "first":
+            return np.full_like(value, value[: WINDOW + 1][-1] if len(value) else 0.0)
+        case "best":
+            return np.maximum.accumulate(value) if len(value) else value
+        case "median":
+            return np.array([np.median(value[: end + 1]) for end in range(len(value))])
+
+
 def smooth(records: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """The mean of a metric over the last ten steps at each step, fewer at the beginning; empty where it is not in all records.
 

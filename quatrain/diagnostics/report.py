@@ -96,6 +96,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "From the policy that acted, which should stay near 0, from the reference, and from the teacher.",
                 {"kl/rollout": "from the rollout", "kl/ref": "from the reference", "kl/teacher": "from the teacher"},
             ),
+            Panel("Staleness", "Updates between writing and learning.", {"rollout/staleness": "updates"}),
             Panel(
                 "Demonstrations used",
                 "Share of those at hand that the update learns from.",
