@@ -13,6 +13,7 @@ from quatrain.objective import (
     GAE,
     AboveValue,
     Accepted,
+    Agreeing,
     BetaNormalized,
     ByEntropy,
     ByOrigin,
@@ -385,6 +386,59 @@ METHODS: dict[str, Method] = {
         aka=("flash_rl", "flashrl", "truncated_importance_sampling"),
         note="The loss that is corrected is that of dapo:code, but for its dual clip. TRL adds 1e-4 to the "
         "deviation; verl's clip is dual at 3.",
+    ),
+    "tis:sequence": Method(
+        Term(
+            mask=Corrected(high=2.0, over="sequence", of=Clip(0.2, 0.28)),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="https://richardli.xyz/rl-collapse",
+        claim="The ratio of the whole answer: what a token's own leaves out of its prefix adds up over long answers.",
+        aka=("seq_tis",),
+        note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
+        "dual at 3.",
+    ),
+    "mis": Method(
+        Term(
+            mask=Agreeing(low=0.0, high=2.0, of=Corrected(high=math.inf, of=Clip(0.2, 0.28))),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="https://richardli.xyz/rl-collapse",
+        claim="A token far likelier to the learner than to the engine is left out: even truncated, it would mislead.",
+        aka=("token_mis", "masked_importance_sampling"),
+        note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
+        "dual at 3.",
+    ),
+    "mis:sequence": Method(
+        Term(
+            mask=Agreeing(low=0.0, high=2.0, over="sequence", of=Corrected(high=math.inf, over="sequence", of=Clip(0.2, 0.28))),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="https://richardli.xyz/rl-collapse",
+        claim="The same of whole answers: those that the engine would hardly have given to the learner are left out.",
+        aka=("seq_mis",),
+        note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
+        "dual at 3.",
+    ),
+    "icepop": Method(
+        Term(
+            mask=Agreeing(low=0.5, high=5.0, of=Corrected(high=math.inf, of=Clip(0.2, 0.2))),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2510.18855",
+        claim="Tokens on which engine and learner differ much, either way, have no weight, so the gap does not grow from update "
+        "to update.",
+        aka=("ice_pop", "double_sided_masking"),
+        note="The paper prints a KL, too, whose weight is 0 in its runs on reasoning; ε = 0.2 is PPO's. A token without weight "
+        "still counts in its answer's length. TRL adds 1e-4 to the deviation; verl's clip is dual at 3.",
     ),
     "decoupled_ppo": Method(
         Term(

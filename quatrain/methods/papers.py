@@ -252,6 +252,17 @@ PAPERS: dict[str, Paper] = {
         2025,
         howpublished="Blog post",
     ),
+    "https://richardli.xyz/rl-collapse": Paper(
+        "When Speed Kills Stability: Demystifying {RL} Collapse from the Training-Inference Mismatch",
+        "Liu, Jiacai and Li, Yingru and Fu, Yuqian and Wang, Jiawei and Liu, Qian and Shen, Yu",
+        2025,
+        howpublished="Blog post",
+    ),
+    "arXiv:2510.18855": Paper(
+        "Every Step Evolves: Scaling Reinforcement Learning for Trillion-Scale Thinking Model",
+        "{Ling Team}",
+        2025,
+    ),
     "arXiv:2110.00641": Paper(
         "Batch size-invariance for policy optimization",
         "Hilton, Jacob and Cobbe, Karl and Schulman, John",

@@ -30,6 +30,7 @@ from quatrain.objective.composition import Finding, Meaning, check, meaning, mis
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Agreeing,
     ByOrigin,
     Cap,
     Clip,
@@ -55,6 +56,7 @@ __all__ = [
     "GAE",
     "AboveValue",
     "Accepted",
+    "Agreeing",
     "BetaNormalized",
     "ByEntropy",
     "ByOrigin",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -174,17 +174,35 @@ class GeometricClip:
         return weight.where(clipped == change, 0).to(ratio)
 
 
+Over = Literal["token", "sequence", "geometric"]
+"""Of what an action is part that a ratio is about: of itself, the product over its answer, or its geometric mean there."""
+
+
+def engine_gap(view: View, over: Over) -> Float[Tensor, "B T"]:
+    """log κ, how much likelier the learner found what was done than the engine that did it, before the first update."""
+    assert view.batch.logp_old is not None
+    assert view.batch.logp_rollout is not None
+    change = view.batch.logp_old - view.batch.logp_rollout
+    if over == "token":
+        return change
+    change = change.double()  # so that it is one number for the whole sequence
+    return (view.mean(change) if over == "geometric" else change.where(view.action, 0).sum(1, keepdim=True)).expand(change.shape)
+
+
 @dataclass(frozen=True)
 class Corrected:
     """Another mask, times how much likelier the action was to the learner at the start of the update than to the engine.
 
-        M = of · min(π_old/π_rollout, high)
+        M = of · min(κ, high),  κ = π_old(yₜ)/π_rollout(yₜ), or Πₛ π_old(yₛ)/π_rollout(yₛ)
 
-    Source: https://fengyao.notion.site/off-policy-rl (TIS: truncated at high); high = ∞: arXiv:2110.00641, eq. 2 (decoupled PPO).
+    Source: https://fengyao.notion.site/off-policy-rl (TIS: truncated at high); high = ∞: arXiv:2110.00641, eq. 2 (decoupled PPO);
+    over the sequence: https://richardli.xyz/rl-collapse.
     """
 
     high: PositiveFloat = 2.0
     """Largest factor; infinite for none."""
+    over: Literal["token", "sequence"] = "token"
+    """Whose ratio it is: the token's own, or the whole answer's."""
     of: Any = Clip()
     """The mask of the ratio π_θ/π_old."""
 
@@ -194,15 +212,46 @@ class Corrected:
 
     @property
     def scope(self) -> Scope:
-        return self.of.scope
+        return max("sequence" if self.over == "sequence" else "token", self.of.scope, key=SCOPES.index)
 
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        assert view.batch.logp_old is not None
-        assert view.batch.logp_rollout is not None
-        change = view.batch.logp_old - view.batch.logp_rollout
         room = MAX_LOG_RATIO - ratio.log().clamp(min=0)  # of both together, as either alone may be as large as may be
-        change = change.clamp(min=-MAX_LOG_RATIO).minimum(room)
+        change = engine_gap(view, self.over).clamp(min=-MAX_LOG_RATIO).minimum(room)
         return self.of(view, ratio, advantage) * change.exp().clamp(max=self.high).to(ratio)
+
+
+@dataclass(frozen=True)
+class Agreeing:
+    """Another mask where learner and engine agree on how likely the action was, or the whole answer; nothing elsewhere.
+
+        M = of · 1[low ≤ κ ≤ high],  κ = π_old(yₜ)/π_rollout(yₜ), Πₛ π_old(yₛ)/π_rollout(yₛ), or its |y|-th root
+
+    Source: token: arXiv:2510.18855 (IcePop); sequence: https://richardli.xyz/rl-collapse (MIS); geometric: arXiv:2602.09443
+    (P1-VL).
+
+    What is left out counts in the reduction all the same: it is the weight that is 0.
+    """
+
+    low: NonNegativeFloat = 0.5
+    """Smallest ratio that passes; 0 is no lower bound."""
+    high: PositiveFloat = 5.0
+    """Largest ratio that passes; infinite for no upper bound."""
+    over: Over = "token"
+    """Whose ratio it is: the token's own, the whole answer's, or its geometric mean over the answer's tokens."""
+    of: Any = Corrected(high=math.inf)
+    """The mask of what passes."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp_old", "logp_rollout"}) | self.of.needs
+
+    @property
+    def scope(self) -> Scope:
+        return max("token" if self.over == "token" else "sequence", self.of.scope, key=SCOPES.index)
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        gap = engine_gap(view, self.over).exp()
+        return self.of(view, ratio, advantage).where((gap >= self.low) & (gap <= self.high), 0)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from quatrain.objective.advantages import (
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Agreeing,
     ByOrigin,
     Cap,
     Clip,
@@ -239,7 +240,8 @@ def _other_ratio(term: AnyTerm, _: Terms) -> str | None:
         if _has(alone.mask, Corrected):
             if isinstance(alone.denominator, Unit | Reference):
                 return f"Corrected is for a ratio to π_old, and {against} measures against something else: take Old()"
-            if isinstance(alone.likelihood, Sequence) and isinstance(alone.denominator, Old | GeometricMean):
+            whole = isinstance(alone.likelihood, Sequence) and isinstance(alone.denominator, Old | GeometricMean)
+            if whole and _has(alone.mask, Corrected).over == "token":
                 return (
                     f"Corrected is the engine's ratio of each token, and {against} has that of the whole answer: take Rollout()"
                 )
@@ -552,7 +554,14 @@ def _engine_gap(term: AnyTerm, _: Terms) -> str | None:
     Source: https://fengyao.notion.site/off-policy-rl.
     """
     own = _own(term)
-    if own is None or not isinstance(own.denominator, Old | GeometricMean) or _has(own.mask, Corrected, TotalVariation):
+    if own is None:
+        return None
+    agreeing = _has(own.mask, Agreeing)
+    if agreeing is not None and (agreeing.low, agreeing.high) != (0, math.inf):
+        return (
+            f"{brief(replace(agreeing, of=Everywhere()))} leaves out what the engine thinks otherwise of: low variance, some bias"
+        )
+    if not isinstance(own.denominator, Old | GeometricMean) or _has(own.mask, Corrected, TotalVariation):
         return None
     return f"{brief(own.denominator)} takes the engine's probabilities for the learner's: mask=Corrected() makes up for the gap"
 
@@ -564,6 +573,8 @@ def even(mask: Any) -> bool:
     """Whether a mask is known to be the same for all actions where the ratio is 1."""
     if isinstance(mask, Corrected):
         return even(mask.of)
+    if isinstance(mask, Agreeing):
+        return mask.low <= 1 <= mask.high and even(mask.of)
     if isinstance(mask, Taper):
         return mask.positive_low <= 1 <= mask.positive_high and mask.negative_low <= 1 <= mask.negative_high
     if isinstance(mask, DualClip):
@@ -581,7 +592,7 @@ def unbounded(mask: Any) -> bool:
         return (mask.positive_low, mask.positive_high, mask.negative_low, mask.negative_high) == (0, math.inf) * 2
     if isinstance(mask, TotalVariation):
         return mask.bound >= 1 and mask.cap == math.inf
-    if isinstance(mask, Corrected):
+    if isinstance(mask, Corrected | Agreeing):
         return unbounded(mask.of)
     return isinstance(mask, Everywhere)
 

@@ -18,6 +18,7 @@ from quatrain.objective import (
     GAE,
     AboveValue,
     Accepted,
+    Agreeing,
     BetaNormalized,
     ByEntropy,
     ByOrigin,
@@ -210,6 +211,7 @@ def test_what_is_switched_off_may_be_anything():
         (False, "other-ratio", [replace(PLAIN, denominator=Unit(), mask=Shaped(), on=SHOWN)]),
         (True, "other-ratio", [replace(PLAIN, denominator=Reference(), mask=Corrected())]),
         (True, "other-ratio", [replace(PLAIN, denominator=Old(), mask=Corrected(), likelihood=Sequence())]),
+        (False, "other-ratio", [replace(PLAIN, denominator=Old(), mask=Corrected(over="sequence"), likelihood=Sequence())]),
         (False, "other-ratio", [replace(PLAIN, denominator=Old(), mask=Corrected())]),
         (True, "idle", [replace(PLAIN, mask=Corrected(of=Clip()))]),
         (False, "idle", [replace(PLAIN, mask=TotalVariation())]),
@@ -248,6 +250,8 @@ def test_what_is_switched_off_may_be_anything():
         (True, "regularizer", [PLAIN, EntropyBonus()]),
         (False, "bounded", [replace(PLAIN, mask=Clip())]),
         (False, "engine-gap", [replace(PLAIN, denominator=Rollout())]),
+        (True, "engine-gap", [replace(PLAIN, denominator=Rollout(), mask=Agreeing(of=Everywhere()))]),
+        (True, "ratio-twice", [replace(PLAIN, denominator=Rollout(), mask=Agreeing())]),
     ],
 )
 def test_what_else_a_rule_is_about(holds: bool, rule: str, terms: list[Any]):
@@ -337,6 +341,7 @@ LINES: dict[str, list[Any]] = {
         Clip(0.05, 0.05), Clip(1.0, math.inf), DualClip(0.05, 0.05, 1.1), PreservingClip(0.05, 0.05), SoftGate(),
         GeometricClip(0.05, 0.05), Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
         TotalVariation(0.02), TotalVariation(1.0), Shaped(), Corrected(of=Everywhere()), CovarianceTop(share=0.3),
+        Corrected(over="sequence", of=Clip(0.05, 0.05)), Agreeing(), Agreeing(0.99, 1.01, "geometric", Everywhere()),
     ],
     "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
     "advantage": [

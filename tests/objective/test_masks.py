@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quatrain.objective import (
+    Agreeing,
     ByOrigin,
     Cap,
     Clip,
@@ -106,6 +107,37 @@ def test_corrected_is_another_mask_times_a_truncated_ratio():
     assert Corrected(of=Clip()).scope == "token"
     assert Corrected(of=GeometricClip()).scope == "sequence"
     assert Corrected(of=CovarianceDrop()).needs == {"logp_old", "logp_rollout"}
+
+
+def test_corrected_over_the_sequence_is_one_factor_for_all_its_actions():
+    """Ratios 4 and ½ come to 2, 1 and ¼ to ¼; a third token of each is no action."""
+    ratios = floats(4, 0.5, 99, 1, 0.25, 99).view(2, 3)
+    acted = view([[1, 1, 0]] * 2, logp_old=torch.zeros(2, 3).double(), logp_rollout=-ratios.log())
+    ones = torch.ones(2, 3).double()
+    whole = Corrected(high=1.5, over="sequence", of=Everywhere())
+    assert_equal(whole(acted, ones, ones), floats(1.5, 0.25)[:, None].expand(2, 3))
+    assert whole.scope == "sequence"
+
+
+@pytest.mark.parametrize(
+    ("over", "passed"),
+    [("token", [[0, 1, 1], [1, 1, 0]]), ("sequence", [[1, 1, 1], [0, 0, 0]]), ("geometric", [[1, 1, 1], [1, 1, 1]])],
+)
+def test_agreeing_is_about_a_token_an_answer_or_its_mean(over, passed: list[list[float]]):
+    """Ratios 8, ½, ½ with product 2 and mean 2^⅓, and ½, ½, ¼ with product 1/16 and mean 2^(−4/3) ≈ 0.397; bounds 0.3 and 4."""
+    ratios = floats(8, 0.5, 0.5, 0.5, 0.5, 0.25).view(2, 3)
+    acted = view([[1, 1, 1]] * 2, logp_old=torch.zeros(2, 3).double(), logp_rollout=-ratios.log())
+    ones = torch.ones(2, 3).double()
+    gate = Agreeing(low=0.3, high=4.0, over=over, of=Everywhere())
+    assert_equal(gate(acted, ones, ones), torch.tensor(passed).double())
+    assert gate.scope == ("token" if over == "token" else "sequence")
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(0.49, 0), (0.5, 0.5), (1.0, 1.0), (5.0, 5.0), (5.01, 0)])
+def test_agreeing_is_the_ratio_itself_within_its_bounds(ratio: float, factor: float):
+    acted = view([[1]], logp_old=torch.zeros(1, 1).double(), logp_rollout=-floats(ratio).log()[None])
+    assert_equal(Agreeing()(acted, floats(1)[None], floats(1)[None]), floats(factor)[None])
+    assert Agreeing().needs == {"logp_old", "logp_rollout"}
 
 
 def test_taper_has_bounds_for_good_and_for_bad_actions():

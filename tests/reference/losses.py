@@ -21,6 +21,7 @@ from tests.reference.imitation import (
     sft,
     srft,
 )
+from tests.reference.off_policy import icepop, mis, mis_sequence, tis_sequence
 from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic
 from tests.reference.reinforce import (
     em_rl,
@@ -107,6 +108,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "kl_cov": kl_cov,
     "kl_cov:code": kl_cov_code,
     "tis": tis,
+    "tis:sequence": tis_sequence,
+    "mis": mis,
+    "mis:sequence": mis_sequence,
+    "icepop": icepop,
     "decoupled_ppo": decoupled_ppo,
     "topr": topr,
     "dppo_tv": dppo_tv,
