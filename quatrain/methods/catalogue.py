@@ -13,6 +13,7 @@ from quatrain.objective import (
     GAE,
     AboveValue,
     Accepted,
+    Against,
     Agreeing,
     BetaNormalized,
     ByEntropy,
@@ -49,6 +50,7 @@ from quatrain.objective import (
     PerToken,
     Pooled,
     Preferred,
+    PrefixMinimum,
     PreservingClip,
     Reference,
     Rejected,
@@ -450,9 +452,73 @@ METHODS: dict[str, Method] = {
         ValueLoss(coefficient=0.5, clip=0.2, advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),
         paper="arXiv:2110.00641",
         claim="The policy that bounds the step need not be the one that acted: stale data and large batches do no harm.",
-        aka=("areal_ppo",),
         note="π_prox is the policy at the start of the update, as in arXiv:2505.24298; the paper's is an average "
         "of weights. verl whitens the advantages and clips dually; its critic's loss has no coefficient.",
+    ),
+    "areal": Method(
+        Term(
+            mask=Corrected(high=math.inf, of=Clip(0.2, 0.2)),
+            denominator=Old(),
+            advantage=Whitened(Relative(baseline="none")),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2505.24298",
+        claim="The same without a critic, on answers that are some versions old: as good as on fresh ones, and far sooner.",
+        aka=("areal_ppo", "decoupled_ppo_without_critic"),
+        note="The rewards of the global batch are normalized; that their statistics are over its tokens is our reading. Which "
+        "answers are too old is a matter of the recipe. verl's clip is dual at 3.",
+    ),
+    "mini_rl": Method(
+        Term(
+            mask=Against(mask=Clip(0.2, 0.27), denominator=Old(), of=Cap(high=5.0)),
+            denominator=Rollout(),
+            advantage=Relative(baseline="group"),
+            reduce=Constant(),
+        ),
+        paper="arXiv:2512.01374",
+        claim="A first-order approximation to the reward of whole answers, good while engine and learner are close: the weight "
+        "is against the engine, the clip against the learner before the update.",
+        aka=("minirl",),
+        note="Replaying the experts that the engine chose is a matter of the model.",
+    ),
+    "hispo": Method(
+        Term(
+            mask=Agreeing(
+                low=0.99,
+                high=1.01,
+                over="geometric",
+                of=Agreeing(low=0.5, high=1.5, of=DualClip(0.2, 0.28, bound=3.0)),
+            ),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            reduce=Constant(tokens=8192),
+        ),
+        paper="arXiv:2603.21065",
+        claim="Engine and learner must agree on the whole answer and on the token: long tasks with tools stay stable.",
+        aka=("hierarchical_importance_sampling",),
+        note="The paper states neither the gates' widths, nor the clip's bounds, nor the longest answer, which is the divisor: "
+        "all six numbers are ours.",
+    ),
+    "p1_vl": Method(
+        Term(
+            mask=Agreeing(
+                low=0.0, high=1.01, over="geometric", of=Corrected(high=math.inf, over="sequence", of=Clip(3e-4, 4e-4))
+            ),
+            denominator=GeometricMean(),
+            advantage=_Z_SCORE,
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2602.09443",
+        claim="GSPO on the answers whose geometric mean of engine ratios is small enough; what is kept weighs the full product.",
+        aka=("geo_mis", "seq_mis_geometric"),
+        note="The paper's bound is not known to us; 1.01 is ours, and the clip is that of gspo.",
+    ),
+    "minpro": Method(
+        Term(mask=Cap(high=5.0), denominator=PrefixMinimum(), advantage=_Z_SCORE, reduce=PerGroup()),
+        paper="arXiv:2601.22718",
+        claim="The exact correction of a token is the product over its prefix; the prefix's least ratio in its place is stable.",
+        aka=("minimum_prefix_ratio",),
+        note="The paper's bounds are not known to us; those of cispo are ours.",
     ),
     "topr": Method(
         Term(mask=Taper(), denominator=Rollout(), advantage=Signed(), likelihood=Sequence(), reduce=PerSequence()),

@@ -269,6 +269,40 @@ PAPERS: dict[str, Paper] = {
         2022,
         booktitle="Advances in Neural Information Processing Systems",
     ),
+    "arXiv:2505.24298": Paper(
+        "{AReaL}: A Large-Scale Asynchronous Reinforcement Learning System for Language Reasoning",
+        "Fu, Wei and Gao, Jiaxuan and Shen, Xujie and Zhu, Chen and Mei, Zhiyu and He, Chuyi and Xu, Shusheng and Wei, Guo and "
+        "Mei, Jun and Wang, Jiashu and Yang, Tongkai and Yuan, Binhang and Wu, Yi",
+        2025,
+    ),
+    "arXiv:2512.01374": Paper(
+        "Stabilizing Reinforcement Learning with {LLMs}: Formulation and Practices",
+        "Zheng, Chujie and Dang, Kai and Yu, Bowen and Li, Mingze and Jiang, Huiqiang and Lin, Junrong and Liu, Yuqiong and "
+        "Lin, Hao and Wu, Chencan and Hu, Feng and Yang, An and Zhou, Jingren and Lin, Junyang",
+        2025,
+    ),
+    "arXiv:2603.21065": Paper(
+        "{LongCat-Flash-Prover}: Advancing Native Formal Reasoning via Agentic Tool-Integrated Reinforcement Learning",
+        "Wang, Jianing and Zhang, Jianfei and Guo, Qi and Guo, Linsen and Li, Rumei and Zhang, Chao and Peng, Chong and Wang, "
+        "Cunguang and Zhao, Dengchang and Shi, Jiarong and Wang, Jingang and Feng, Liulin and Shen, Mengxia and Li, Qi and An, "
+        "Shengnan and Wang, Shun and Shi, Wei and Xi, Xiangyu and Li, Xiaoyu and Cao, Xuezhi and Lu, Yi and Zhao, Yunke and "
+        "Chen, Zhengyu and Lin, Zhimin and Wang, Wei and Pei, Peng and Cai, Xunliang",
+        2026,
+    ),
+    "arXiv:2602.09443": Paper(
+        "{P1-VL}: Bridging Visual Perception and Scientific Reasoning in Physics Olympiads",
+        "Luo, Yun and Wang, Futing and Cheng, Qianjia and Yu, Fangchen and Lei, Haodi and Yan, Jianhao and Li, Chenxi and Chen, "
+        "Jiacheng and Zhao, Yufeng and Wan, Haiyuan and Zhang, Yuchen and Zheng, Shenghe and Yao, Junchi and Zhang, Qingyang "
+        "and He, Haonan and Zeng, Wenxuan and Sheng, Li and Xie, Chengxing and Zuo, Yuxin and Li, Yizhuo and Wu, Yulun and "
+        "Huang, Rui and Zhou, Dongzhan and Chen, Kai and Qiao, Yu and Bai, Lei and Cheng, Yu and Ding, Ning and Zhou, Bowen "
+        "and Ye, Peng and Cui, Ganqu",
+        2026,
+    ),
+    "arXiv:2601.22718": Paper(
+        "A Step Back: Prefix Importance Ratio Stabilizes Policy Optimization",
+        "Lei, Shiye and Cheng, Zhihao and Tao, Dacheng",
+        2026,
+    ),
     "arXiv:2503.14286": Paper(
         "Tapered Off-Policy {REINFORCE}: Stable and efficient reinforcement learning for {LLM}s",
         r"Le Roux, Nicolas and Bellemare, Marc G. and Lebensold, Jonathan and Bergeron, Arnaud and Greaves, Joshua and "

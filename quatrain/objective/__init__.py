@@ -27,9 +27,10 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
-from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
+from quatrain.objective.denominators import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Against,
     Agreeing,
     ByOrigin,
     Cap,
@@ -56,6 +57,7 @@ __all__ = [
     "GAE",
     "AboveValue",
     "Accepted",
+    "Against",
     "Agreeing",
     "BetaNormalized",
     "ByEntropy",
@@ -95,6 +97,7 @@ __all__ = [
     "PerToken",
     "Pooled",
     "Preferred",
+    "PrefixMinimum",
     "PreservingClip",
     "Reference",
     "Rejected",

@@ -18,6 +18,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from quatrain.objective.advantages import Relative, Share
+from quatrain.objective.denominators import Old
 from quatrain.objective.part import MAX_LOG_RATIO, SCOPES, Scope, View
 from quatrain.types import Origin
 
@@ -252,6 +253,36 @@ class Agreeing:
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         gap = engine_gap(view, self.over).exp()
         return self.of(view, ratio, advantage).where((gap >= self.low) & (gap <= self.high), 0)
+
+
+@dataclass(frozen=True)
+class Against:
+    """Two masks, each of a ratio of its own: what bounds the step need not be measured against what weighs the sample.
+
+        M = of(π_θ/π_ref) · mask(π_θ/π_other),  π_other = denominator
+
+    Source: arXiv:2512.01374 (MiniRL): the weight is against the engine, the clip against the learner at the start of the update.
+    """
+
+    mask: Any = Clip()
+    """The mask of the other ratio."""
+    denominator: Any = Old()
+    """What the other ratio is measured against."""
+    of: Any = Cap()
+    """The mask of the term's own ratio."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.mask.needs | self.denominator.needs | self.of.needs
+
+    @property
+    def scope(self) -> Scope:
+        return max((part.scope for part in (self.mask, self.denominator, self.of)), key=SCOPES.index)
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        change = view.current() - self.denominator(view)
+        other = change.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().to(ratio)
+        return self.of(view, ratio, advantage) * self.mask(view, other, advantage)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from quatrain.objective.advantages import (
     Verified,
     Whitened,
 )
-from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
+from quatrain.objective.denominators import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Against,
     Agreeing,
     ByOrigin,
     Cap,
@@ -137,19 +138,19 @@ def _wrong_line(term: AnyTerm, _: Terms) -> str | None:
 
     Each line calls its part in its own way.
     """
-    parts = [(line, *nested) for line, part in term.parts.items() for nested in _nested(line, part)]
+    parts = [nested for line, part in term.parts.items() for nested in _nested(line, line, part)]
     unfit = next(filter(None, (_unfit(*part) for part in parts)), None)
     if unfit is None and isinstance(term, PartitionLoss) and not isinstance(term.advantage, FlowBalance):
         return f"advantage={signature(term.advantage)} has no log Z to learn: write advantage=FlowBalance()"
     return unfit
 
 
-def _nested(at: str, part: Any) -> Iterator[tuple[str, Any]]:
-    """By dotted name, a part after those inside of it that stand in for it."""
-    for name in ("of", "policy", "demonstration") if is_dataclass(part) and not isinstance(part, type) else ():
+def _nested(line: str, at: str, part: Any) -> Iterator[tuple[str, str, Any]]:
+    """The line and dotted name of a part, after those inside of it: a line of their own, or what stands in for it."""
+    for name in ("of", "policy", "demonstration", *_CALLED_WITH) if is_dataclass(part) and not isinstance(part, type) else ():
         if hasattr(part, name):
-            yield from _nested(f"{at}.{name}", getattr(part, name))
-    yield at, part
+            yield from _nested(name if name in _CALLED_WITH else line, f"{at}.{name}", getattr(part, name))
+    yield line, at, part
 
 
 def _unfit(line: str, at: str, part: Any) -> str | None:
@@ -209,6 +210,15 @@ _OF_THE_RATIO = (*_AROUND_ONE, Cap, Taper, Shaped)
 _COMPARISONS = (Preferred, Desirable, Verified)
 
 
+_START = (Old, GeometricMean, PrefixMinimum)
+"""Denominators of the policy at the start of the update."""
+
+
+def _weighing(mask: Any) -> Any:
+    """A mask without what it has of another ratio than its term's."""
+    return mask.of if isinstance(mask, Against) else mask
+
+
 def _ratio_twice(term: AnyTerm, _: Terms) -> str | None:
     """An importance ratio is counted twice.
 
@@ -232,7 +242,7 @@ def _other_ratio(term: AnyTerm, _: Terms) -> str | None:
     """
     for _origin, alone in _alone(term):
         against = brief(alone.denominator)
-        around = _has(alone.mask, *_AROUND_ONE)
+        around = _has(_weighing(alone.mask), *_AROUND_ONE)
         if around is not None and isinstance(alone.denominator, Unit):
             return f"{brief(around)} bounds a ratio around 1, and with {against} it is a probability: take Shaped() or Old()"
         if _has(alone.mask, TotalVariation) and not isinstance(alone.denominator, Rollout | Current):
@@ -259,7 +269,7 @@ def _idle(term: AnyTerm, _: Terms) -> str | None:
         if isinstance(part, ByOrigin) and set(term.on) == {Origin.DEMONSTRATION}:
             return f"{line}.policy does nothing, as the term is about demonstrations only: take {brief(part.demonstration)}"
     for _origin, alone in _alone(term):
-        mask = _has(alone.mask, *_OF_THE_RATIO)
+        mask = _has(_weighing(alone.mask), *_OF_THE_RATIO)
         if mask is not None and isinstance(alone.denominator, Current) and even(mask):
             return f"{brief(mask)} is the same everywhere, as the ratio to Current is 1: take Old(), or leave it out"
         if isinstance(alone.denominator, GeometricMean) and isinstance(alone.likelihood, Sequence):
@@ -289,7 +299,7 @@ def _foreign_ratio(term: AnyTerm, _: Terms) -> str | None:
     """
     for origin, alone in _alone(term):
         against = brief(alone.denominator)
-        start = isinstance(alone.denominator, Old | GeometricMean)
+        start = isinstance(alone.denominator, _START)
         if origin in (Origin.DEMONSTRATION, Origin.RATED) and (start or isinstance(alone.denominator, Rollout)):
             known = "the policy at the start of the update did not write" if start else "no engine gave probabilities for"
             return (
@@ -378,7 +388,7 @@ BY_LENGTH = (PerSequence, PerToken, PerGroup)
 """Reductions that divide by numbers of actions."""
 _VANISHING = (Relative, BetaNormalized, Accepted, Rejected, OverGreedy, AboveValue)
 """Advantages that are exactly 0 for some answers, and not for others."""
-SAMPLERS = (Current, Old, Rollout, GeometricMean)
+SAMPLERS = (Current, Rollout, *_START)
 """Denominators whose ratio is 1 where the current policy acted."""
 
 
@@ -527,6 +537,8 @@ def _ratio_by_token(term: AnyTerm, _: Terms) -> str | None:
         return None
     if isinstance(own.denominator, GeometricMean):
         return "GeometricMean is the ratio's |y|-th root, which is no importance ratio: of low variance, and biased"
+    if isinstance(own.denominator, PrefixMinimum):
+        return "PrefixMinimum has the least ratio of the prefix in the place of the product of all: never too large, and biased"
     if isinstance(own.denominator, Old | Rollout):
         return f"{brief(own.denominator)} corrects each token alone, and not how likely its prefix is now: right to first order"
     return None
@@ -540,7 +552,7 @@ def _bounded(term: AnyTerm, _: Terms) -> str | None:
     Source: arXiv:1707.06347, section 3.
     """
     own = _own(term)
-    if own is None or not isinstance(own.denominator, Old | Rollout | GeometricMean) or unbounded(own.mask):
+    if own is None or not isinstance(own.denominator, (*_START, Rollout)) or unbounded(own.mask):
         return None
     known = _has(own.mask, *_OF_THE_RATIO, TotalVariation)
     return None if known is None else f"{brief(known)} gives up some of the gradient where the ratio is far from 1"
@@ -561,7 +573,7 @@ def _engine_gap(term: AnyTerm, _: Terms) -> str | None:
         return (
             f"{brief(replace(agreeing, of=Everywhere()))} leaves out what the engine thinks otherwise of: low variance, some bias"
         )
-    if not isinstance(own.denominator, Old | GeometricMean) or _has(own.mask, Corrected, TotalVariation):
+    if not isinstance(own.denominator, _START) or _has(own.mask, Corrected, TotalVariation):
         return None
     return f"{brief(own.denominator)} takes the engine's probabilities for the learner's: mask=Corrected() makes up for the gap"
 
@@ -573,6 +585,8 @@ def even(mask: Any) -> bool:
     """Whether a mask is known to be the same for all actions where the ratio is 1."""
     if isinstance(mask, Corrected):
         return even(mask.of)
+    if isinstance(mask, Against):
+        return even(mask.of) and even(mask.mask)
     if isinstance(mask, Agreeing):
         return mask.low <= 1 <= mask.high and even(mask.of)
     if isinstance(mask, Taper):
@@ -592,6 +606,8 @@ def unbounded(mask: Any) -> bool:
         return (mask.positive_low, mask.positive_high, mask.negative_low, mask.negative_high) == (0, math.inf) * 2
     if isinstance(mask, TotalVariation):
         return mask.bound >= 1 and mask.cap == math.inf
+    if isinstance(mask, Against):
+        return unbounded(mask.of) and unbounded(mask.mask)
     if isinstance(mask, Corrected | Agreeing):
         return unbounded(mask.of)
     return isinstance(mask, Everywhere)

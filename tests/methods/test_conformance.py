@@ -74,7 +74,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "no baseline": WITHOUT_BASELINE,
         "its baseline is the critic, not the group": WITH_CRITIC,
         "its baseline is the greedy answer, not the group": {"remax"},
-        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline"},
+        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline", "areal"},
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
@@ -87,6 +87,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "its baseline is the greedy answer, not the group": {"remax"},
         "its rewards are the policy's own word, and there is contrast in it": advantage_is(Intrinsic),
         "answers that are rewarded alike depart differently from the reference": {"reinforce_pp", "reinforce_pp:code"},
+        "its contrast is that of the minibatch": {"areal"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
         "answers that are rewarded alike depart differently from the reference, and log Z is off": FLOWS,
@@ -100,6 +101,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
 }
 """By property and reason, the rows that cannot have it. They are run all the same, and must fail."""
 
+_TRIPLET = {"low": 0.1, "high": 0.4, "bound": 1.2}
 EQUAL_NUMBERS = [
     ("reinforce_pp", {"mask.low": 0.1, "mask.high": 0.1, "advantage.of.kl": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("reinforce_pp", {"advantage.eps": 0.1, "advantage.correction": 0}, {"std_eps": 0.1, "correction": 0}),
@@ -137,6 +139,17 @@ EQUAL_NUMBERS = [
     ("mis:sequence", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
     ("icepop", {"mask.low": 0.8, "mask.high": 1.2}, {"low": 0.8, "high": 1.2}),
     ("icepop", {"mask.of.of.low": 0.1, "mask.of.of.high": 0.1}, {"eps": 0.1}),
+    ("areal", {"mask.of.low": 0.1, "mask.of.high": 0.1, "advantage.eps": 0.1}, {"eps": 0.1, "std_eps": 0.1}),
+    ("mini_rl", {"mask.mask.low": 0.1, "mask.mask.high": 0.4, "mask.of.high": 1.2}, {"low": 0.1, "high": 0.4, "cap": 1.2}),
+    ("hispo", {"mask.low": 0.8, "mask.high": 1.2, "reduce.tokens": 50.0}, {"of_answer": 0.2, "longest": 50.0}),
+    ("hispo", {"mask.low": 0.5, "mask.high": 1.5, "mask.of.low": 0.8, "mask.of.high": 1.2}, {"of_answer": 0.5, "of_token": 0.2}),
+    (
+        "hispo",
+        {"mask.low": 0.5, "mask.high": 1.5} | {f"mask.of.of.{k}": v for k, v in _TRIPLET.items()},
+        {"of_answer": 0.5} | _TRIPLET,
+    ),
+    ("p1_vl", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.2}, {"cap": 1.2, "low": 0.1, "high": 0.2}),
+    ("minpro", {"mask.low": 0.5, "mask.high": 1.2}, {"low": 0.5, "high": 1.2}),
     ("dppo_tv", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("dppo_tv:code", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("prime", {"mask.low": 0.1, "mask.high": 0.1, "advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),

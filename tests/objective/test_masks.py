@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quatrain.objective import (
+    Against,
     Agreeing,
     ByOrigin,
     Cap,
@@ -18,6 +19,7 @@ from quatrain.objective import (
     PreservingClip,
     Reference,
     Relative,
+    Rollout,
     Shaped,
     SoftGate,
     Taper,
@@ -138,6 +140,15 @@ def test_agreeing_is_the_ratio_itself_within_its_bounds(ratio: float, factor: fl
     acted = view([[1]], logp_old=torch.zeros(1, 1).double(), logp_rollout=-floats(ratio).log()[None])
     assert_equal(Agreeing()(acted, floats(1)[None], floats(1)[None]), floats(factor)[None])
     assert Agreeing().needs == {"logp_old", "logp_rollout"}
+
+
+def test_against_has_a_ratio_for_each_of_two_masks():
+    """To the engine 8, 2 and 2, of which at most 4 count; to the learner before 1, 1 and 2, of which the last is clipped."""
+    moved = view([[1, 1, 1]], torch.zeros(1, 3).double(), logp_old=-floats(1, 1, 2).log()[None])
+    ratio, advantage = floats(8, 2, 2)[None], torch.ones(1, 3).double()
+    assert_equal(Against(Clip(), Old(), Cap(high=4.0))(moved, ratio, advantage) * ratio, floats(4, 2, 0)[None])
+    assert Against(Clip(), Rollout(), Corrected()).needs == {"logp_old", "logp_rollout"}
+    assert Against(GeometricClip(), Old(), Cap()).scope == "sequence"
 
 
 def test_taper_has_bounds_for_good_and_for_bad_actions():

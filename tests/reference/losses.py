@@ -21,7 +21,7 @@ from tests.reference.imitation import (
     sft,
     srft,
 )
-from tests.reference.off_policy import icepop, mis, mis_sequence, tis_sequence
+from tests.reference.off_policy import areal, hispo, icepop, mini_rl, minpro, mis, mis_sequence, p1_vl, tis_sequence
 from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic
 from tests.reference.reinforce import (
     em_rl,
@@ -113,6 +113,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mis:sequence": mis_sequence,
     "icepop": icepop,
     "decoupled_ppo": decoupled_ppo,
+    "areal": areal,
+    "mini_rl": mini_rl,
+    "hispo": hispo,
+    "p1_vl": p1_vl,
+    "minpro": minpro,
     "topr": topr,
     "dppo_tv": dppo_tv,
     "dppo_tv:code": dppo_tv_code,

@@ -8,7 +8,10 @@ from torch import Tensor
 from tests.reference.answers import (
     Answer,
     Answers,
+    centred,
     clipped,
+    deviation,
+    groups,
     mean,
     mean_of_tokens,
     ratio,
@@ -55,3 +58,86 @@ def icepop(answers: Answers, low: float = 0.5, high: float = 5.0, eps: float = 0
         return (weight * clipped(ratio(answer), z_score(answer, answers), eps, eps)).mean()
 
     return -mean(objective(a) for a in answers)
+
+
+def areal(answers: Answers, eps: float = 0.2, std_eps: float = 1e-8) -> Tensor:
+    """E[π_prox/π_behav · min(u Â, clip(u) Â)], u = π_θ/π_prox: arXiv:2505.24298; Â is the reward, normalized over the batch.
+
+    With γ = λ = 1 and no critic each token's advantage is the reward; mean and deviation are over the minibatch's tokens.
+    """
+    answers = sampled(answers)
+    whole = torch.cat([a.reward.expand(len(a.logp)) for a in answers])
+    equal = bool((whole == whole[0]).all())
+
+    def objective(answer: Answer) -> Tensor:
+        advantage = (answer.reward - whole.mean()) / (deviation(whole) + std_eps)
+        return _gap(answer) * clipped(ratio(answer), torch.zeros_like(advantage) if equal else advantage, eps, eps)
+
+    return -mean_of_tokens(objective(a) for a in answers)
+
+
+def mini_rl(answers: Answers, low: float = 0.2, high: float = 0.27, cap: float = 5.0) -> Tensor:
+    """E[Σₜ Mₜ sg[min(π_θ/μ_old, C)] (R − mean R) log π_θ]: arXiv:2512.01374.
+
+    Mₜ = 0 where A > 0 and π_θ/π_old > 1 + ε_high, or A < 0 and π_θ/π_old < 1 − ε_low, else 1; μ_old is the engine.
+    """
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        advantage, step = centred(answer, answers), ratio(answer)
+        stopped = ((advantage > 0) & (step > 1 + high)) | ((advantage < 0) & (step < 1 - low))
+        weight = torch.exp(answer.logp - answer.logp_rollout).clamp(max=cap).detach()
+        return ((~stopped) * weight * advantage * answer.logp).sum()
+
+    return -mean(objective(a) for a in answers)
+
+
+def hispo(
+    answers: Answers,
+    of_answer: float = 0.01,
+    of_token: float = 0.5,
+    low: float = 0.2,
+    high: float = 0.28,
+    bound: float = 3.0,
+    longest: float = 8192,
+) -> Tensor:
+    """1/(G·max|y|) Σᵢ Σₜ Hᵢₜ min(r Â, clip(r) Â), r = π_θ/μ_old: arXiv:2603.21065.
+
+    H = 1(|exp(mean log κ) − 1| < δ_seq) · 1(|κₜ − 1| < δ_tok), κ = π_old/μ_old. The ratio of a bad action is at least
+    1 − low and at most `bound`, that of a good one at most 1 + high.
+    """
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        gap, advantage = _gap(answer), z_score(answer, answers)
+        whole = torch.exp(gap.log().mean())
+        passed = ((whole - 1).abs() < of_answer) & ((gap - 1).abs() < of_token)
+        step = torch.exp(answer.logp - answer.logp_rollout)
+        bounded = step.clamp(max=1 + high) if advantage > 0 else step.clamp(1 - low, bound)
+        return (passed * bounded * advantage).sum() / longest
+
+    return -mean(objective(a) for a in answers)
+
+
+def p1_vl(answers: Answers, cap: float = 1.01, low: float = 3e-4, high: float = 4e-4) -> Tensor:
+    """1/G Σᵢ 1(ρ^(1/T) ≤ C) ρ · min(sᵢ Âᵢ, clip(sᵢ) Âᵢ), ρ = Πₜ π_old/π_rollout: arXiv:2602.09443; sᵢ is GSPO's ratio."""
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        gap = _gap(answer).prod()
+        kept = gap ** (1 / len(answer.logp)) <= cap
+        whole = torch.exp((answer.logp - answer.logp_old).mean())
+        return kept * gap * clipped(whole, z_score(answer, answers), low, high)
+
+    return -mean(objective(a) for a in answers)
+
+
+def minpro(answers: Answers, low: float = 0.0, high: float = 5.0) -> Tensor:
+    """1/Σ|oᵢ| Σᵢ Σₜ sg[clip(mₜ ρₜ)] Âₜ log π_θ, mₜ = min_{s<t} ρₛ and m₁ = 1: arXiv:2601.22718; 1/Σ|oᵢ| of a group."""
+
+    def objective(answer: Answer, own: Answers) -> Tensor:
+        rho = ratio(answer).detach()
+        least = torch.stack([rho[:t].min() if t else torch.ones_like(rho[0]) for t in range(len(rho))])
+        return (least * rho).clamp(low, high) * z_score(answer, own) * answer.logp
+
+    return -mean(mean_of_tokens(objective(a, own) for a in own) for own in groups(sampled(answers)))
