@@ -430,6 +430,9 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
         "gfpo": "Neither filters a group before its statistics.",
+        "mhpo": "Neither damps a ratio by a hazard.",
+        "r2vpo": "Neither penalizes the variance of the ratio.",
+        "c3po": "Neither fills a budget of tokens.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",
         "em_rl": "Neither has a reward that the policy's own distributions give.",
@@ -437,6 +440,8 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "hispo": "TRL has one gate, and those of verl are a step of its trainer and not of a loss.",
         "p1_vl": "TRL's gate goes by the product, and verl's by the mean is a step of its trainer and not of a loss.",
         "minpro": "Neither reads the ratios of a token's prefix.",
+        "bapo": "Neither searches for the bounds of its clip.",
+        "bapo:code": "Neither searches for the bounds of its clip; the authors' code is a recipe beside a copy of verl.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
         "flowrl": "TRL has no learned log Z, and verl none in its package.",

@@ -15,7 +15,9 @@ from quatrain.objective import (
     Accepted,
     Against,
     Agreeing,
+    BalancedClip,
     BetaNormalized,
+    Budget,
     ByEntropy,
     ByOrigin,
     Cap,
@@ -34,6 +36,7 @@ from quatrain.objective import (
     Gated,
     GeometricClip,
     GeometricMean,
+    Hazard,
     Hinge,
     ImplicitProcess,
     Intrinsic,
@@ -321,6 +324,51 @@ METHODS: dict[str, Method] = {
         aka=("soft_adaptive",),
         note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
+    "mhpo": Method(
+        Term(
+            mask=Hazard(bound=1.5, rise_shape=1.5, rise_scale=1.0, fall_shape=2.0, fall_scale=0.8),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2603.16929",
+        claim="A hazard for how far a ratio has risen and another for how far it has fallen bound the gradient without a kink.",
+        aka=("modulated_hazard",),
+        note="The hazard is not 0 at ratio 1, so that with these numbers even answers of the current policy weigh "
+        "e^−1.328 = 0.265 of what they weigh in other rows: next to those, its learning rate is that much smaller.",
+    ),
+    "r2vpo": Method(
+        Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="variance",
+            coefficient=2.5,
+            denominator=Current(),
+            advantage=StayClose("variance", to="old"),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2601.03320",
+        claim="A price on the ratio's variance in the place of the clip: Â − 2λ·(r − 1) brakes stale data and never cuts it.",
+        aka=("ratio_variance",),
+        note="λ is fixed here, where the paper's follows the variance as a dual variable. 2.5 is ours: an answer one deviation "
+        "above the mean comes to rest at ratio 1.2. Reduction and advantage are GRPO's.",
+    ),
+    "c3po": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=Budget(tokens=409_600.0)),
+        Term(
+            name="kl",
+            coefficient=0.001,
+            denominator=Current(),
+            advantage=StayClose("k3"),
+            reduce=Budget(tokens=409_600.0),
+        ),
+        EntropyBonus(coefficient=0.0005, reduce=Budget(tokens=409_600.0)),
+        paper="arXiv:2506.14731",
+        claim="The same number of tokens in every update: rewards, lengths and gradients stay calm where answers' lengths vary.",
+        aka=("constrained_contextual_computation",),
+        note="The budget is of a minibatch and stands in all three terms: set reduce.tokens, kl.reduce.tokens and "
+        "entropy.reduce.tokens alike, to somewhat less than a minibatch holds. The losses of its experts' router are a matter "
+        "of the model.",
+    ),
     "ce_gppo": Method(
         Term(
             mask=PreservingClip(low=0.2, high=0.2, below=0.5, above=1.0),
@@ -519,6 +567,41 @@ METHODS: dict[str, Method] = {
         claim="The exact correction of a token is the product over its prefix; the prefix's least ratio in its place is stable.",
         aka=("minimum_prefix_ratio",),
         note="The paper's bounds are not known to us; those of cispo are ours.",
+    ),
+    "bapo": Method(
+        Term(
+            mask=BalancedClip(low=0.6, low_last=0.9, low_step=0.02, high=1.2, high_last=3.0, high_step=0.05, target=0.4),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            reduce=Constant(),
+        ),
+        paper="arXiv:2510.18927",
+        claim="Bad answers dominate stale batches; bounds that move until the good ones have their part keep entropy up.",
+        aka=("balanced_policy_optimization",),
+        note="The part is printed as one in the size of the sum of all, in which bad answers count below 0; of the sum of all "
+        "sizes, 0.4 would be more. What is clipped counts at its bound, so a higher lower bound adds to the bad ones' part.",
+    ),
+    "bapo:code": Method(
+        Term(
+            mask=BalancedClip(
+                low=0.8,
+                low_last=0.95,
+                low_step=0.05,
+                high=1.2,
+                high_last=2.0,
+                high_step=0.1,
+                target=0.5,
+                part="odds",
+                first="low",
+                bound=3.0,
+            ),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2510.18927",
+        claim="What its code computes: good against bad answers, the lower bound first, and a dual clip.",
+        note="Its code searches in each micro-batch; here it is the minibatch. The numbers are those of its script.",
     ),
     "topr": Method(
         Term(mask=Taper(), denominator=Rollout(), advantage=Signed(), likelihood=Sequence(), reduce=PerSequence()),

@@ -233,6 +233,21 @@ PAPERS: dict[str, Paper] = {
         "Shuai and Zhou, Jingren and Lin, Junyang",
         2025,
     ),
+    "arXiv:2603.16929": Paper(
+        "{MHPO}: Modulated Hazard-aware Policy Optimization for Stable Reinforcement Learning",
+        "Wang, Hongjun and Liu, Wei and Gu, Weibo and Sun, Xing and Han, Kai",
+        2026,
+    ),
+    "arXiv:2601.03320": Paper(
+        "Ratio-Variance Regularized Policy Optimization for Efficient {LLM} Fine-tuning",
+        "Luo, Yu and Han, Shuo and Hu, Yihan and Li, Dong and Hao, Jianye",
+        2026,
+    ),
+    "arXiv:2506.14731": Paper(
+        "{Ring-lite}: Scalable Reasoning via {C3PO}-Stabilized Reinforcement Learning for {LLMs}",
+        "{Ling Team}",
+        2025,
+    ),
     "arXiv:2509.20712": Paper(
         "{CE-GPPO}: Coordinating Entropy via Gradient-Preserving Clipping Policy Optimization in Reinforcement Learning",
         "Su, Zhenpeng and Pan, Leiyu and Lv, Minxuan and Li, Yuntao and Hu, Wenping and Zhang, Fuzheng and Gai, Kun and Zhou, "
@@ -302,6 +317,14 @@ PAPERS: dict[str, Paper] = {
         "A Step Back: Prefix Importance Ratio Stabilizes Policy Optimization",
         "Lei, Shiye and Cheng, Zhihao and Tao, Dacheng",
         2026,
+    ),
+    "arXiv:2510.18927": Paper(
+        "{BAPO}: Stabilizing Off-Policy Reinforcement Learning for {LLMs} via Balanced Policy Optimization with Adaptive "
+        "Clipping",
+        "Xi, Zhiheng and Guo, Xin and Nan, Yang and Zhou, Enyu and Shen, Junrui and Chen, Wenxiang and Liu, Jiaqi and Huang, "
+        "Jixuan and Zhang, Zhihao and Guo, Honglin and Deng, Xun and Lei, Zhikai and Zheng, Miao and Wang, Guoteng and Zhang, "
+        "Shuo and Sun, Peng and Zheng, Rui and Yan, Hang and Gui, Tao and Zhang, Qi and Huang, Xuanjing",
+        2025,
     ),
     "arXiv:2503.14286": Paper(
         "Tapered Off-Policy {REINFORCE}: Stable and efficient reinforcement learning for {LLM}s",

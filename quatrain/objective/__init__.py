@@ -32,6 +32,7 @@ from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
     Against,
     Agreeing,
+    BalancedClip,
     ByOrigin,
     Cap,
     Clip,
@@ -41,6 +42,7 @@ from quatrain.objective.masks import (
     DualClip,
     Everywhere,
     GeometricClip,
+    Hazard,
     PreservingClip,
     Shaped,
     SoftGate,
@@ -50,7 +52,16 @@ from quatrain.objective.masks import (
 from quatrain.objective.method import Method, difference
 from quatrain.objective.part import View
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
-from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.reductions import (
+    Budget,
+    Constant,
+    PerCreditedToken,
+    PerGroup,
+    PerSequence,
+    PerToken,
+    SumPerGroup,
+    Undiluted,
+)
 from quatrain.objective.terms import EntropyBonus, PartitionLoss, Term, ValueLoss
 
 __all__ = [
@@ -59,7 +70,9 @@ __all__ = [
     "Accepted",
     "Against",
     "Agreeing",
+    "BalancedClip",
     "BetaNormalized",
+    "Budget",
     "ByEntropy",
     "ByOrigin",
     "Cap",
@@ -80,6 +93,7 @@ __all__ = [
     "Gated",
     "GeometricClip",
     "GeometricMean",
+    "Hazard",
     "Hinge",
     "ImplicitProcess",
     "LengthAdaptiveGAE",

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from quatrain.objective.advantages import Relative, Share
 from quatrain.objective.denominators import Old
@@ -150,6 +151,103 @@ class SoftGate:
         temperature = torch.where(advantage > 0, ratio.new_tensor(self.positive), ratio.new_tensor(self.negative))
         slope = temperature * (ratio - 1)
         return (4 * torch.sigmoid(slope) * torch.sigmoid(-slope)).to(ratio)
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """A bounded ratio, damped by the hazard of having risen or fallen that far: smooth, and falling off on both sides.
+
+        M · r = e^(ψ − ζ) · sech²(log r / bound),  ψ = bound · tanh(log r / bound),
+        ζ = (softplus(ψ) / rise_scale)^rise_shape + (softplus(−ψ) / fall_scale)^fall_shape
+
+    Source: arXiv:2603.16929 (MHPO); ζ has no gradient, and is not 0 where r = 1.
+    """
+
+    bound: PositiveFloat = 1.5
+    """c: how far the log-ratio may seem to have gone."""
+    rise_shape: PositiveFloat = 1.5
+    """k₊, the shape of the hazard of a rise."""
+    rise_scale: PositiveFloat = 1.0
+    """λ₊, its scale: the larger, the less hazardous."""
+    fall_shape: PositiveFloat = 2.0
+    """k₋, the shape of the hazard of a fall."""
+    fall_scale: PositiveFloat = 0.8
+    """λ₋, its scale."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        change = ratio.double().log()
+        seeming = self.bound * (change / self.bound).tanh()
+        hazard = (softplus(seeming) / self.rise_scale) ** self.rise_shape
+        hazard = hazard + (softplus(-seeming) / self.fall_scale) ** self.fall_shape
+        return ((seeming - hazard - change).exp() / (change / self.bound).cosh() ** 2).to(ratio)
+
+
+@dataclass(frozen=True)
+class BalancedClip:
+    """The clip, whose bounds move by steps until good actions have their part in the loss of the minibatch, or end.
+
+        M = 0 if (Â > 0 and r > c_high) or (Â < 0 and (r < c_low or r > bound)), else 1
+        share: Σ_{Â>0} s ≥ target · |Σ s|,  s = π_rollout · min(r·Â, clip(r, c_low, c_high)·Â)
+        odds: Σ_{Â>0} s ≥ target · |Σ_{Â<0} s|,  s = min(r·Â, clip(r, c_low, c_high)·Â)
+
+    Source: arXiv:2510.18927 (BAPO); odds, the order from low to high and the bound are those of its code.
+    """
+
+    low: NonNegativeFloat = 0.6
+    """The first lower bound of the ratio."""
+    low_last: NonNegativeFloat = 0.9
+    """The last one."""
+    low_step: PositiveFloat = 0.02
+    """How far the lower bound rises in a step."""
+    high: PositiveFloat = 1.2
+    """The first upper bound of the ratio."""
+    high_last: PositiveFloat = 3.0
+    """The last one."""
+    high_step: PositiveFloat = 0.05
+    """How far the upper bound rises in a step."""
+    target: NonNegativeFloat = 0.4
+    """The least part of the good actions."""
+    part: Literal["share", "odds"] = "share"
+    """What their part is in: the sum of all, by which the bad ones count below 0, or that of the bad ones alone."""
+    first: Literal["high", "low"] = "high"
+    """The bound that takes all of its steps before the other one takes any."""
+    bound: PositiveFloat = math.inf
+    """Largest ratio of an action with a negative advantage; infinite for none."""
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp_rollout"} if self.part == "share" else ())
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        low, high = self.found(view, ratio, advantage)
+        return DualClip(1 - low, high - 1, self.bound)(view, ratio, advantage)
+
+    def found(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> tuple[float, float]:
+        """The bounds at which the search ends."""
+        size, moved = advantage.double(), ratio.double()
+        if self.part == "share":
+            assert view.batch.logp_rollout is not None
+            size = size * view.batch.logp_rollout.double().exp()
+        size, moved = size[view.action], moved[view.action]
+        lows = _steps(self.low, self.low_last, self.low_step)
+        highs = _steps(self.high, self.high_last, self.high_step)
+        if self.first == "high":
+            path = [*((lows[0], high) for high in highs), *((low, highs[-1]) for low in lows[1:])]
+        else:
+            path = [*((low, highs[0]) for low in lows), *((lows[-1], high) for high in highs[1:])]
+        good = torch.stack([(size.clamp(min=0) * moved.clamp(max=high)).sum() for _, high in path])
+        bad = torch.stack([(size.clamp(max=0) * moved.clamp(min=low)).sum() for low, _ in path])
+        reached = good >= self.target * (good + bad if self.part == "share" else bad).abs()
+        return path[int(reached.int().argmax())] if reached.any() else path[-1]
+
+
+def _steps(first: float, last: float, step: float) -> list[float]:
+    """From the first to the last; the last step may be shorter."""
+    count = max(0, math.ceil((last - first) / step - 1e-9))
+    return [min(first + k * step, last) for k in range(count)] + [last if count else first]
 
 
 @dataclass(frozen=True)

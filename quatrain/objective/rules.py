@@ -35,6 +35,7 @@ from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
     Against,
     Agreeing,
+    BalancedClip,
     ByOrigin,
     Cap,
     Clip,
@@ -42,6 +43,7 @@ from quatrain.objective.masks import (
     DualClip,
     Everywhere,
     GeometricClip,
+    Hazard,
     PreservingClip,
     Shaped,
     SoftGate,
@@ -50,7 +52,16 @@ from quatrain.objective.masks import (
 )
 from quatrain.objective.part import SCOPES, Scope, brief, signature
 from quatrain.objective.preferences import Desirable, Preferred
-from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.reductions import (
+    Budget,
+    Constant,
+    PerCreditedToken,
+    PerGroup,
+    PerSequence,
+    PerToken,
+    SumPerGroup,
+    Undiluted,
+)
 from quatrain.objective.terms import AnyTerm, EntropyBonus, PartitionLoss, Term, ValueLoss
 from quatrain.types import Origin
 
@@ -203,7 +214,7 @@ def _nobody(term: AnyTerm, _: Terms) -> str | None:
 
 # --- what is doubtful --------------------------------------------------------------------------------------------------------
 
-_AROUND_ONE = (Clip, DualClip, PreservingClip, SoftGate, GeometricClip)
+_AROUND_ONE = (Clip, DualClip, PreservingClip, SoftGate, Hazard, BalancedClip, GeometricClip)
 """Masks that bound a ratio around 1."""
 _OF_THE_RATIO = (*_AROUND_ONE, Cap, Taper, Shaped)
 """Masks of nothing but their term's ratio and the advantage."""
@@ -399,7 +410,9 @@ def _minibatch(term: AnyTerm, _: Terms) -> str | None:
     """
     for _origin, alone in _alone(term):
         statistics = [p for line in (alone.mask, alone.advantage) for p in inner(line) if hasattr(p, "scope")]
-        wide = next((p for p in statistics if _reach(p) == "batch"), None) or _has(alone.reduce, PerCreditedToken, Undiluted)
+        wide = next((p for p in statistics if _reach(p) == "batch"), None) or _has(
+            alone.reduce, Budget, PerCreditedToken, Undiluted
+        )
         if wide is None and isinstance(alone.reduce, PerToken) and isinstance(alone.likelihood, Token):
             wide = alone.reduce
         if wide is not None:
@@ -505,7 +518,12 @@ def _regularizer(term: AnyTerm, _: Terms) -> str | None:
         return None
     kl, folded = pull(own), _has(own.advantage, ReturnToGo)
     if kl is not None and kl.to == "ref":
-        descends = {"k2": "the KL from π_θ", "k3": "the forward KL, from π_ref", "forward": "another divergence"}
+        descends = {
+            "k2": "the KL from π_θ",
+            "k3": "the forward KL, from π_ref",
+            "forward": "another divergence",
+            "variance": "another divergence",
+        }
         return f"it descends {descends.get(kl.estimator, 'the size of the log-ratio')}: the optimum lies nearer to the reference"
     if folded is not None and folded.kl > 0:
         return f"kl={folded.kl:g} is inside of the reward: the gradient is that of E[R] − {folded.kl:g}·KL(π_θ‖π_ref)"
@@ -593,7 +611,11 @@ def even(mask: Any) -> bool:
         return mask.positive_low <= 1 <= mask.positive_high and mask.negative_low <= 1 <= mask.negative_high
     if isinstance(mask, DualClip):
         return mask.bound >= 1
-    return isinstance(mask, Everywhere | Clip | PreservingClip | Cap | SoftGate | GeometricClip | Shaped | TotalVariation)
+    if isinstance(mask, BalancedClip):
+        return mask.low_last <= 1 <= mask.high and mask.bound >= 1
+    return isinstance(
+        mask, Everywhere | Clip | PreservingClip | Cap | SoftGate | Hazard | GeometricClip | Shaped | TotalVariation
+    )
 
 
 def unbounded(mask: Any) -> bool:

@@ -68,6 +68,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
             lambda row: Unit() in (row.terms[0].denominator, getattr(row.terms[0].denominator, "demonstration", None))
         ),
         "measured against the reference policy, not against who acted": {"a_lol"},
+        "its hazard is not 0 where the ratio is 1": {"mhpo"},
         "what drops out is drawn, whatever the ratio is": {"clip_cov", "clip_cov:code"},
     },
     "centred": {
@@ -126,6 +127,12 @@ EQUAL_NUMBERS = [
     ("gfpo", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
     ("cispo", {"mask.low": 0.5, "mask.high": 2.0}, {"low": 0.5, "high": 2.0}),
     ("sapo", {"mask.positive": 0.5, "mask.negative": 2.0}, {"positive": 0.5, "negative": 2.0}),
+    ("mhpo", {"mask.bound": 0.7, "mask.rise_shape": 1.2, "mask.rise_scale": 2.0}, {"bound": 0.7, "rise": (1.2, 2.0)}),
+    ("mhpo", {"mask.fall_shape": 1.2, "mask.fall_scale": 2.0}, {"fall": (1.2, 2.0)}),
+    ("r2vpo", {"variance.coefficient": 0.5}, {"lam": 0.5}),
+    ("c3po", {f"{term}reduce.tokens": 20.0 for term in ("", "kl.", "entropy.")}, {"budget": 20.0}),
+    ("c3po", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
+    ("c3po", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
     ("ce_gppo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("ce_gppo", {"mask.below": 0.75, "mask.above": 0.5}, {"below": 0.75, "above": 0.5}),
     ("clip_cov", {"mask.share": 0.1, "mask.low": 0.1, "mask.high": 0.9}, {"share": 0.1, "low": 0.1, "high": 0.9}),
@@ -150,6 +157,16 @@ EQUAL_NUMBERS = [
     ),
     ("p1_vl", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.2}, {"cap": 1.2, "low": 0.1, "high": 0.2}),
     ("minpro", {"mask.low": 0.5, "mask.high": 1.2}, {"low": 0.5, "high": 1.2}),
+    ("bapo", {"mask.low": 0.5, "mask.low_last": 0.8, "mask.low_step": 0.1}, {"low": (0.5, 0.8, 0.1)}),
+    (
+        "bapo",
+        {"mask.high": 1.1, "mask.high_last": 1.4, "mask.high_step": 0.1, "mask.target": 2.0},
+        {"high": (1.1, 1.4, 0.1), "target": 2.0},
+    ),
+    ("bapo", {"mask.target": 2.0}, {"target": 2.0}),
+    ("bapo:code", {"mask.low": 0.5, "mask.low_last": 0.9, "mask.low_step": 0.1}, {"low": (0.5, 0.9, 0.1)}),
+    ("bapo:code", {"mask.high": 1.1, "mask.high_last": 1.45, "mask.high_step": 0.1}, {"high": (1.1, 1.45, 0.1)}),
+    ("bapo:code", {"mask.target": 1.5, "mask.bound": 1.5}, {"target": 1.5, "bound": 1.5}),
     ("dppo_tv", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("dppo_tv:code", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("prime", {"mask.low": 0.1, "mask.high": 0.1, "advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),
@@ -407,7 +424,7 @@ def test_micro_batches_change_nothing(name: str, shape: Shape, parts: int):
 
 def test_what_must_be_seen_together_must_be():
     """A row that says so of its groups, or of the minibatch, has other weights when it is cut into single sequences."""
-    case = draw(Shape(seed=2, groups=(4, 4), rated=(3, 3), mismatched=3, longest=6))
+    case = draw(Shape(seed=2, groups=(4, 4), rated=(3, 3), mismatched=3, longest=12))
     reaching = {
         name: METHODS[name].bind(case.batch) for name in METHODS if METHODS[name].bind(case.batch).reach in ("group", "batch")
     }
@@ -508,7 +525,8 @@ def test_metrics_are_numbers_under_one_scheme(name: str):
 OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
     **{"group_mean": "none", "length": "efficiency", "above": "upto", "upto": "above", "ref": "old", "old": "ref"},
-    **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward"},
+    **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward", "variance": "k1"},
+    **{"share": "odds", "odds": "share", "high": "low", "low": "high"},
     **{"mean": "sum", "sum": "mean"},
     **{"token": "sequence", "sequence": "token", "geometric": "token"},
     **{"certainty": "entropy", "entropy": "likelihood", "likelihood": "certainty"},

@@ -20,7 +20,9 @@ from quatrain.objective import (
     Accepted,
     Against,
     Agreeing,
+    BalancedClip,
     BetaNormalized,
+    Budget,
     ByEntropy,
     ByOrigin,
     Cap,
@@ -39,6 +41,7 @@ from quatrain.objective import (
     Gated,
     GeometricClip,
     GeometricMean,
+    Hazard,
     LengthAdaptiveGAE,
     Method,
     Old,
@@ -250,6 +253,8 @@ def test_what_is_switched_off_may_be_anything():
         (False, "split", [replace(PLAIN, advantage=ByEntropy(of=Relative()), mask=CovarianceTop())]),
         (False, "split", [replace(PLAIN, advantage=Whitened(Relative()))]),
         (True, "minibatch", [replace(PLAIN, reduce=PerToken())]),
+        (True, "minibatch", [replace(PLAIN, reduce=Budget())]),
+        (True, "minibatch", [replace(PLAIN, denominator=Old(), mask=BalancedClip())]),
         (False, "minibatch", [replace(PLAIN, reduce=PerToken(), likelihood=Sequence())]),
         (False, "normalizer", [replace(PLAIN, reduce=PerSequence(), on=SHOWN)]),
         (False, "normalizer", [replace(PLAIN, reduce=PerGroup(), likelihood=Sequence())]),
@@ -347,7 +352,8 @@ _STATISTICS = [
 LINES: dict[str, list[Any]] = {
     "mask": [
         Clip(0.05, 0.05), Clip(1.0, math.inf), DualClip(0.05, 0.05, 1.1), PreservingClip(0.05, 0.05), SoftGate(),
-        GeometricClip(0.05, 0.05), Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
+        GeometricClip(0.05, 0.05), Hazard(), BalancedClip(0.9, 0.95, 0.01, 1.01, 1.05, 0.01),
+        Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
         TotalVariation(0.02), TotalVariation(1.0), Shaped(), Corrected(of=Everywhere()), CovarianceTop(share=0.3),
         Against(Clip(0.05, 0.05), Old(), Everywhere()), Against(Clip(0.05, 0.05), Old(), Cap(high=1.05)),
         Corrected(over="sequence", of=Clip(0.05, 0.05)), Agreeing(), Agreeing(0.99, 1.01, "geometric", Everywhere()),
@@ -361,9 +367,9 @@ LINES: dict[str, list[Any]] = {
         FlowBalance(0.5, "sum", Relative("none")),
     ],
     "likelihood": [Token(), Sequence()],
-    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted()],
+    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget()],
 }  # fmt: skip
-PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs") for to in ("ref", "old")]
+PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs", "variance") for to in ("ref", "old")]
 
 
 def compose(seed: int) -> tuple[Any, ...]:

@@ -21,7 +21,19 @@ from tests.reference.imitation import (
     sft,
     srft,
 )
-from tests.reference.off_policy import areal, hispo, icepop, mini_rl, minpro, mis, mis_sequence, p1_vl, tis_sequence
+from tests.reference.off_policy import (
+    areal,
+    bapo,
+    bapo_code,
+    hispo,
+    icepop,
+    mini_rl,
+    minpro,
+    mis,
+    mis_sequence,
+    p1_vl,
+    tis_sequence,
+)
 from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic
 from tests.reference.reinforce import (
     em_rl,
@@ -39,6 +51,7 @@ from tests.reference.reinforce import (
 )
 from tests.reference.trust_region import (
     bnpo,
+    c3po,
     ce_gppo,
     cispo,
     clip_cov,
@@ -62,8 +75,10 @@ from tests.reference.trust_region import (
     kl_cov_code,
     lite_ppo,
     luspo,
+    mhpo,
     ppo,
     prime,
+    r2vpo,
     reinforce_pp,
     reinforce_pp_baseline,
     reinforce_pp_code,
@@ -102,6 +117,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "gfpo": gfpo,
     "cispo": cispo,
     "sapo": sapo,
+    "mhpo": mhpo,
+    "r2vpo": r2vpo,
+    "c3po": c3po,
     "ce_gppo": ce_gppo,
     "clip_cov": clip_cov,
     "clip_cov:code": clip_cov_code,
@@ -118,6 +136,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "hispo": hispo,
     "p1_vl": p1_vl,
     "minpro": minpro,
+    "bapo": bapo,
+    "bapo:code": bapo_code,
     "topr": topr,
     "dppo_tv": dppo_tv,
     "dppo_tv:code": dppo_tv_code,

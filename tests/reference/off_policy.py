@@ -141,3 +141,66 @@ def minpro(answers: Answers, low: float = 0.0, high: float = 5.0) -> Tensor:
         return (least * rho).clamp(low, high) * z_score(answer, own) * answer.logp
 
     return -mean(mean_of_tokens(objective(a, own) for a in own) for own in groups(sampled(answers)))
+
+
+_HAIR = 1e-9
+"""So that as many steps fit as would without rounding."""
+
+
+def bapo(
+    answers: Answers,
+    low: tuple[float, float, float] = (0.6, 0.9, 0.02),
+    high: tuple[float, float, float] = (1.2, 3.0, 0.05),
+    target: float = 0.4,
+) -> Tensor:
+    """E[Σₜ min(r Â, clip(r, c_low, c_high) Â)], r = π_θ/π_rollout: arXiv:2510.18927; `low` and `high` are (a, b, δ).
+
+    From c_low = a⁻ and c_high = a⁺, while |Σ_{Â>0} π_rollout min(r Â, clip(r, 0, c_high) Â)| is less than ρ₀ times
+    |Σ π_rollout min(r Â, clip(r, c_low, c_high) Â)| and c_low has room, c_high rises if it has room, and else c_low.
+    """
+    answers = sampled(answers)
+    r = torch.cat([torch.exp(a.logp - a.logp_rollout) for a in answers])
+    acted = torch.cat([a.logp_rollout.exp() for a in answers])
+    value = torch.cat([z_score(a, answers).expand(len(a.logp)) for a in answers])
+    c_low, c_high = low[0], high[0]
+
+    def reached() -> bool:
+        good = (acted * torch.minimum(r * value, r.clamp(0, c_high) * value))[value > 0].sum()
+        whole = (acted * torch.minimum(r * value, r.clamp(c_low, c_high) * value)).sum()
+        return bool(good.abs() >= target * whole.abs())
+
+    while not reached() and c_low + low[2] <= low[1] + _HAIR:
+        if c_high + high[2] <= high[1] + _HAIR:
+            c_high += high[2]
+        else:
+            c_low += low[2]
+    return -torch.minimum(r * value, r.clamp(c_low, c_high) * value).sum() / len(answers)
+
+
+def bapo_code(
+    answers: Answers,
+    low: tuple[float, float, float] = (0.8, 0.95, 0.05),
+    high: tuple[float, float, float] = (1.2, 2.0, 0.1),
+    target: float = 0.5,
+    bound: float = 3.0,
+) -> Tensor:
+    """The authors' code: good over bad at least `target`, the lower bound first, then a dual clip; a mean over tokens.
+
+    What is clipped counts at its bound, and r is π_θ/π_old.
+    """
+    answers = sampled(answers)
+    r = torch.cat([ratio(a) for a in answers])
+    value = torch.cat([z_score(a, answers).expand(len(a.logp)) for a in answers])
+    c_low, c_high = low[0], high[0]
+
+    def reached() -> bool:
+        good = (r.clamp(max=c_high) * value)[value >= 0].sum()
+        bad = -(r.clamp(min=c_low) * value)[value < 0].sum()
+        return bool(bad <= 0 or good / bad >= target)
+
+    while not reached() and c_low < low[1] - _HAIR:
+        c_low = min(c_low + low[2], low[1])
+    while not reached() and c_high < high[1] - _HAIR:
+        c_high = min(c_high + high[2], high[1])
+    surrogate = torch.minimum(r * value, r.clamp(c_low, c_high) * value)
+    return -torch.where(value < 0, torch.maximum(surrogate, bound * value), surrogate).mean()
