@@ -556,7 +556,7 @@ def _ratio_by_token(term: AnyTerm, _: Terms) -> str | None:
     if isinstance(own.denominator, GeometricMean):
         return "GeometricMean is the ratio's |y|-th root, which is no importance ratio: of low variance, and biased"
     if isinstance(own.denominator, PrefixMinimum):
-        return "PrefixMinimum has the least ratio of the prefix in the place of the product of all: never too large, and biased"
+        return "PrefixMinimum has the least ratio of the prefix in the place of the product of all: of low variance, and biased"
     if isinstance(own.denominator, Old | Rollout):
         return f"{brief(own.denominator)} corrects each token alone, and not how likely its prefix is now: right to first order"
     return None
@@ -588,9 +588,7 @@ def _engine_gap(term: AnyTerm, _: Terms) -> str | None:
         return None
     agreeing = _has(own.mask, Agreeing)
     if agreeing is not None and (agreeing.low, agreeing.high) != (0, math.inf):
-        return (
-            f"{brief(replace(agreeing, of=Everywhere()))} leaves out what the engine thinks otherwise of: low variance, some bias"
-        )
+        return "Agreeing leaves out what the engine thinks otherwise of: some bias for much less variance"
     if not isinstance(own.denominator, _START) or _has(own.mask, Corrected, TotalVariation):
         return None
     return f"{brief(own.denominator)} takes the engine's probabilities for the learner's: mask=Corrected() makes up for the gap"
