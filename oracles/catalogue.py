@@ -26,6 +26,7 @@ from oracles.with_verl import Actor, Critic, Distiller, Imitator
 from quatrain.objective import (
     GAE,
     Accepted,
+    Agreeing,
     Clip,
     Corrected,
     Current,
@@ -49,6 +50,7 @@ _APART = "A critic that learns apart has a learning rate and no coefficient."
 _REWARDED = "What is made up for is answers with a reward of 0, not groups without contrast."
 
 _MEANS: Mapping[str, Any] = {"loss_agg_mode": "seq-mean-token-mean"}
+_DAPO: Mapping[str, Any] = {"loss_type": "dapo", "epsilon_high": 0.28}
 _SUMS: Mapping[str, Any] = {"loss_agg_mode": "seq-mean-token-sum"}
 _ALL_DRAWN: Mapping[str, Any] = {"mask.share": 1.0, "mask.low": 0.3, "mask.high": 1.0}
 _NO_DEVIATION: Mapping[str, Any] = {"norm_adv_by_std_in_grpo": False}
@@ -290,16 +292,80 @@ COMPARISONS: tuple[Comparison, ...] = (
         Actor("grpo", settings={"clip_ratio_high": 0.28, "rollout_is": "token", "rollout_is_threshold": 2.0}),
         ragged,
         difference=_DUAL,
-        as_theirs={"mask": Corrected(2.0, DualClip(0.2, 0.28))},
+        as_theirs={"mask": Corrected(2.0, of=DualClip(0.2, 0.28))},
+    ),
+    Comparison(
+        "tis:sequence",
+        trl.grpo_with_vllm(**_DAPO, vllm_importance_sampling_mode="sequence_truncate", vllm_importance_sampling_clip_max=2.0),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison(
+        "tis:sequence",
+        Actor("grpo", settings={"clip_ratio_high": 0.28, "rollout_is": "sequence", "rollout_is_threshold": 2.0}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": Corrected(2.0, "sequence", DualClip(0.2, 0.28))},
+    ),
+    Comparison(
+        "mis",
+        trl.grpo_with_vllm(**_DAPO, vllm_importance_sampling_mode="token_mask", vllm_importance_sampling_clip_max=2.0),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison(
+        "mis",
+        Actor("grpo", settings={"clip_ratio_high": 0.28, "rollout_is": "token", "rollout_is_threshold": "1e-9_2.0"}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": Agreeing(0.0, 2.0, of=Corrected(math.inf, of=DualClip(0.2, 0.28)))},
+    ),
+    Comparison(
+        "mis:sequence",
+        trl.grpo_with_vllm(**_DAPO, vllm_importance_sampling_mode="sequence_mask", vllm_importance_sampling_clip_max=2.0),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison(
+        "mis:sequence",
+        Actor("grpo", settings={"clip_ratio_high": 0.28, "rollout_is": "sequence", "rollout_is_threshold": "1e-9_2.0"}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": Agreeing(0.0, 2.0, "sequence", Corrected(math.inf, "sequence", DualClip(0.2, 0.28)))},
+    ),
+    Comparison(
+        "icepop",
+        trl.grpo_with_vllm(
+            loss_type="grpo",
+            vllm_importance_sampling_mode="token_mask",
+            vllm_importance_sampling_clip_min=0.5,
+            vllm_importance_sampling_clip_max=5.0,
+        ),
+        difference=_EPS,
+        as_theirs={"advantage.eps": 1e-4},
+    ),
+    Comparison(
+        "icepop",
+        Actor("grpo", settings={**_MEANS, "rollout_is": "token", "rollout_is_threshold": "0.5_5.0"}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": Agreeing(of=Corrected(math.inf, of=DualClip()))},
     ),
     Comparison(
         "decoupled_ppo",
         Actor("gae", settings={**_GAE, "rollout_is": "token", "rollout_is_threshold": _UNBOUNDED}),
         ragged,
         difference=f"{_WHITENED} {_DUAL}",
-        as_theirs={"mask": Corrected(math.inf, DualClip()), "advantage": Whitened(GAE())},
+        as_theirs={"mask": Corrected(math.inf, of=DualClip()), "advantage": Whitened(GAE())},
     ),
     Comparison("decoupled_ppo", _CRITIC, ragged, difference=_APART, as_theirs={"value.coefficient": 1.0}, target="value"),
+    Comparison(
+        "areal",
+        Actor("reinforce_plus_plus", settings={"rollout_is": "token", "rollout_is_threshold": _UNBOUNDED}),
+        ragged,
+        difference=_DUAL,
+        as_theirs={"mask": Corrected(math.inf, of=DualClip())},
+    ),
     Comparison(
         "dppo_tv",
         Actor("grpo", "dppo_tv", {**_TV, **_SUMS, "clip_ratio_c": _UNBOUNDED}),
@@ -364,9 +430,18 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
         "gfpo": "Neither filters a group before its statistics.",
+        "mhpo": "Neither damps a ratio by a hazard.",
+        "r2vpo": "Neither penalizes the variance of the ratio.",
+        "c3po": "Neither fills a budget of tokens.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",
         "em_rl": "Neither has a reward that the policy's own distributions give.",
+        "mini_rl": "Neither has two ratios, one to weigh by and one to clip.",
+        "hispo": "TRL has one gate, and those of verl are a step of its trainer and not of a loss.",
+        "p1_vl": "TRL's gate goes by the product, and verl's by the mean is a step of its trainer and not of a loss.",
+        "minpro": "Neither reads the ratios of a token's prefix.",
+        "bapo": "Neither searches for the bounds of its clip.",
+        "bapo:code": "Neither searches for the bounds of its clip; the authors' code is a recipe beside a copy of verl.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
         "flowrl": "TRL has no learned log Z, and verl none in its package.",

@@ -13,7 +13,11 @@ from quatrain.objective import (
     GAE,
     AboveValue,
     Accepted,
+    Against,
+    Agreeing,
+    BalancedClip,
     BetaNormalized,
+    Budget,
     ByEntropy,
     ByOrigin,
     Cap,
@@ -32,6 +36,7 @@ from quatrain.objective import (
     Gated,
     GeometricClip,
     GeometricMean,
+    Hazard,
     Hinge,
     ImplicitProcess,
     Intrinsic,
@@ -48,6 +53,7 @@ from quatrain.objective import (
     PerToken,
     Pooled,
     Preferred,
+    PrefixMinimum,
     PreservingClip,
     Reference,
     Rejected,
@@ -318,6 +324,51 @@ METHODS: dict[str, Method] = {
         aka=("soft_adaptive",),
         note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
+    "mhpo": Method(
+        Term(
+            mask=Hazard(bound=1.5, rise_shape=1.5, rise_scale=1.0, fall_shape=2.0, fall_scale=0.8),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2603.16929",
+        claim="A hazard for how far a ratio has risen and another for how far it has fallen bound the gradient without a kink.",
+        aka=("modulated_hazard",),
+        note="The hazard is not 0 at ratio 1, so that with these numbers even answers of the current policy weigh "
+        "e^−1.328 = 0.265 of what they weigh in other rows: next to those, its learning rate is that much smaller.",
+    ),
+    "r2vpo": Method(
+        Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="variance",
+            coefficient=2.5,
+            denominator=Current(),
+            advantage=StayClose("variance", to="old"),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2601.03320",
+        claim="A price on the ratio's variance in the place of the clip: Â − 2λ·(r − 1) brakes stale data and never cuts it.",
+        aka=("ratio_variance",),
+        note="λ is fixed here, where the paper's follows the variance as a dual variable. 2.5 is ours: an answer one deviation "
+        "above the mean comes to rest at ratio 1.2. Reduction and advantage are GRPO's.",
+    ),
+    "c3po": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=Budget(tokens=409_600.0)),
+        Term(
+            name="kl",
+            coefficient=0.001,
+            denominator=Current(),
+            advantage=StayClose("k3"),
+            reduce=Budget(tokens=409_600.0),
+        ),
+        EntropyBonus(coefficient=0.0005, reduce=Budget(tokens=409_600.0)),
+        paper="arXiv:2506.14731",
+        claim="The same number of tokens in every update: rewards, lengths and gradients stay calm where answers' lengths vary.",
+        aka=("constrained_contextual_computation",),
+        note="The budget is of a minibatch and stands in all three terms: set reduce.tokens, kl.reduce.tokens and "
+        "entropy.reduce.tokens alike, to somewhat less than a minibatch holds. The losses of its experts' router are a matter "
+        "of the model.",
+    ),
     "ce_gppo": Method(
         Term(
             mask=PreservingClip(low=0.2, high=0.2, below=0.5, above=1.0),
@@ -386,6 +437,59 @@ METHODS: dict[str, Method] = {
         note="The loss that is corrected is that of dapo:code, but for its dual clip. TRL adds 1e-4 to the "
         "deviation; verl's clip is dual at 3.",
     ),
+    "tis:sequence": Method(
+        Term(
+            mask=Corrected(high=2.0, over="sequence", of=Clip(0.2, 0.28)),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="https://richardli.xyz/rl-collapse",
+        claim="The ratio of the whole answer: what a token's own leaves out of its prefix adds up over long answers.",
+        aka=("seq_tis",),
+        note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
+        "dual at 3.",
+    ),
+    "mis": Method(
+        Term(
+            mask=Agreeing(low=0.0, high=2.0, of=Corrected(high=math.inf, of=Clip(0.2, 0.28))),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="https://richardli.xyz/rl-collapse",
+        claim="A token far likelier to the learner than to the engine is left out: even truncated, it would mislead.",
+        aka=("token_mis", "masked_importance_sampling"),
+        note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
+        "dual at 3.",
+    ),
+    "mis:sequence": Method(
+        Term(
+            mask=Agreeing(low=0.0, high=2.0, over="sequence", of=Corrected(high=math.inf, over="sequence", of=Clip(0.2, 0.28))),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="https://richardli.xyz/rl-collapse",
+        claim="The same of whole answers: those that the engine would hardly have given to the learner are left out.",
+        aka=("seq_mis",),
+        note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
+        "dual at 3.",
+    ),
+    "icepop": Method(
+        Term(
+            mask=Agreeing(low=0.5, high=5.0, of=Corrected(high=math.inf, of=Clip(0.2, 0.2))),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2510.18855",
+        claim="Tokens on which engine and learner differ much, either way, have no weight, so the gap does not grow from update "
+        "to update.",
+        aka=("ice_pop", "double_sided_masking"),
+        note="The paper prints a KL, too, whose weight is 0 in its runs on reasoning; ε = 0.2 is PPO's. A token without weight "
+        "still counts in its answer's length. TRL adds 1e-4 to the deviation; verl's clip is dual at 3.",
+    ),
     "decoupled_ppo": Method(
         Term(
             mask=Corrected(high=math.inf, of=Clip(0.2, 0.2)),
@@ -396,9 +500,108 @@ METHODS: dict[str, Method] = {
         ValueLoss(coefficient=0.5, clip=0.2, advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),
         paper="arXiv:2110.00641",
         claim="The policy that bounds the step need not be the one that acted: stale data and large batches do no harm.",
-        aka=("areal_ppo",),
         note="π_prox is the policy at the start of the update, as in arXiv:2505.24298; the paper's is an average "
         "of weights. verl whitens the advantages and clips dually; its critic's loss has no coefficient.",
+    ),
+    "areal": Method(
+        Term(
+            mask=Corrected(high=math.inf, of=Clip(0.2, 0.2)),
+            denominator=Old(),
+            advantage=Whitened(Relative(baseline="none")),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2505.24298",
+        claim="The same without a critic, on answers that are some versions old: as good as on fresh ones, and far sooner.",
+        aka=("areal_ppo", "decoupled_ppo_without_critic"),
+        note="The rewards of the global batch are normalized; that their statistics are over its tokens is our reading. Which "
+        "answers are too old is a matter of the recipe. verl's clip is dual at 3.",
+    ),
+    "mini_rl": Method(
+        Term(
+            mask=Against(mask=Clip(0.2, 0.27), denominator=Old(), of=Cap(high=5.0)),
+            denominator=Rollout(),
+            advantage=Relative(baseline="group"),
+            reduce=Constant(),
+        ),
+        paper="arXiv:2512.01374",
+        claim="A first-order approximation to the reward of whole answers, good while engine and learner are close: the weight "
+        "is against the engine, the clip against the learner before the update.",
+        aka=("minirl",),
+        note="Replaying the experts that the engine chose is a matter of the model.",
+    ),
+    "hispo": Method(
+        Term(
+            mask=Agreeing(
+                low=0.99,
+                high=1.01,
+                over="geometric",
+                of=Agreeing(low=0.5, high=1.5, of=DualClip(0.2, 0.28, bound=3.0)),
+            ),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            reduce=Constant(tokens=8192),
+        ),
+        paper="arXiv:2603.21065",
+        claim="Engine and learner must agree on the whole answer and on the token: long tasks with tools stay stable.",
+        aka=("hierarchical_importance_sampling",),
+        note="The paper states neither the gates' widths, nor the clip's bounds, nor the longest answer, which is the divisor: "
+        "all six numbers are ours.",
+    ),
+    "p1_vl": Method(
+        Term(
+            mask=Agreeing(
+                low=0.0, high=1.01, over="geometric", of=Corrected(high=math.inf, over="sequence", of=Clip(3e-4, 4e-4))
+            ),
+            denominator=GeometricMean(),
+            advantage=_Z_SCORE,
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2602.09443",
+        claim="GSPO on the answers whose geometric mean of engine ratios is small enough; what is kept weighs the full product.",
+        aka=("geo_mis", "seq_mis_geometric"),
+        note="The paper's bound is not known to us; 1.01 is ours, and the clip is that of gspo.",
+    ),
+    "minpro": Method(
+        Term(mask=Cap(high=5.0), denominator=PrefixMinimum(), advantage=_Z_SCORE, reduce=PerGroup()),
+        paper="arXiv:2601.22718",
+        claim="The exact correction of a token is the product over its prefix; the prefix's least ratio in its place is stable.",
+        aka=("minimum_prefix_ratio",),
+        note="The paper's bounds are not known to us; those of cispo are ours.",
+    ),
+    "bapo": Method(
+        Term(
+            mask=BalancedClip(low=0.6, low_last=0.9, low_step=0.02, high=1.2, high_last=3.0, high_step=0.05, target=0.4),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            reduce=Constant(),
+        ),
+        paper="arXiv:2510.18927",
+        claim="Bad answers dominate stale batches; bounds that move until the good ones have their part keep entropy up.",
+        aka=("balanced_policy_optimization",),
+        note="The part is printed as one in the size of the sum of all, in which bad answers count below 0; of the sum of all "
+        "sizes, 0.4 would be more. What is clipped counts at its bound, so a higher lower bound adds to the bad ones' part.",
+    ),
+    "bapo:code": Method(
+        Term(
+            mask=BalancedClip(
+                low=0.8,
+                low_last=0.95,
+                low_step=0.05,
+                high=1.2,
+                high_last=2.0,
+                high_step=0.1,
+                target=0.5,
+                part="odds",
+                first="low",
+                bound=3.0,
+            ),
+            denominator=Old(),
+            advantage=_Z_SCORE,
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2510.18927",
+        claim="What its code computes: good against bad answers, the lower bound first, and a dual clip.",
+        note="Its code searches in each micro-batch; here it is the minibatch. The numbers are those of its script.",
     ),
     "topr": Method(
         Term(mask=Taper(), denominator=Rollout(), advantage=Signed(), likelihood=Sequence(), reduce=PerSequence()),

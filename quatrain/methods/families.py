@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quatrain.objective import Accepted, Corrected, Current, ImplicitProcess, Intrinsic, Method, One, Rollout, Verified
+from quatrain.objective import (
+    Accepted,
+    Agreeing,
+    Corrected,
+    Current,
+    ImplicitProcess,
+    Intrinsic,
+    Method,
+    One,
+    PrefixMinimum,
+    Rollout,
+    Verified,
+)
 from quatrain.types import Origin
 
 FAMILIES: dict[str, str] = {
@@ -42,7 +54,7 @@ def family(row: Method) -> str:
         return "Own signals"
     if advantage in (ImplicitProcess, Verified):
         return "Process rewards"
-    if mask is Corrected or denominator is Rollout:
+    if mask in (Agreeing, Corrected) or denominator in (PrefixMinimum, Rollout):
         return "Off-policy"
     if "values" in row.needs:
         return "Critics"

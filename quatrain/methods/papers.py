@@ -233,6 +233,21 @@ PAPERS: dict[str, Paper] = {
         "Shuai and Zhou, Jingren and Lin, Junyang",
         2025,
     ),
+    "arXiv:2603.16929": Paper(
+        "{MHPO}: Modulated Hazard-aware Policy Optimization for Stable Reinforcement Learning",
+        "Wang, Hongjun and Liu, Wei and Gu, Weibo and Sun, Xing and Han, Kai",
+        2026,
+    ),
+    "arXiv:2601.03320": Paper(
+        "Ratio-Variance Regularized Policy Optimization for Efficient {LLM} Fine-tuning",
+        "Luo, Yu and Han, Shuo and Hu, Yihan and Li, Dong and Hao, Jianye",
+        2026,
+    ),
+    "arXiv:2506.14731": Paper(
+        "{Ring-lite}: Scalable Reasoning via {C3PO}-Stabilized Reinforcement Learning for {LLMs}",
+        "{Ling Team}",
+        2025,
+    ),
     "arXiv:2509.20712": Paper(
         "{CE-GPPO}: Coordinating Entropy via Gradient-Preserving Clipping Policy Optimization in Reinforcement Learning",
         "Su, Zhenpeng and Pan, Leiyu and Lv, Minxuan and Li, Yuntao and Hu, Wenping and Zhang, Fuzheng and Gai, Kun and Zhou, "
@@ -252,11 +267,64 @@ PAPERS: dict[str, Paper] = {
         2025,
         howpublished="Blog post",
     ),
+    "https://richardli.xyz/rl-collapse": Paper(
+        "When Speed Kills Stability: Demystifying {RL} Collapse from the Training-Inference Mismatch",
+        "Liu, Jiacai and Li, Yingru and Fu, Yuqian and Wang, Jiawei and Liu, Qian and Shen, Yu",
+        2025,
+        howpublished="Blog post",
+    ),
+    "arXiv:2510.18855": Paper(
+        "Every Step Evolves: Scaling Reinforcement Learning for Trillion-Scale Thinking Model",
+        "{Ling Team}",
+        2025,
+    ),
     "arXiv:2110.00641": Paper(
         "Batch size-invariance for policy optimization",
         "Hilton, Jacob and Cobbe, Karl and Schulman, John",
         2022,
         booktitle="Advances in Neural Information Processing Systems",
+    ),
+    "arXiv:2505.24298": Paper(
+        "{AReaL}: A Large-Scale Asynchronous Reinforcement Learning System for Language Reasoning",
+        "Fu, Wei and Gao, Jiaxuan and Shen, Xujie and Zhu, Chen and Mei, Zhiyu and He, Chuyi and Xu, Shusheng and Wei, Guo and "
+        "Mei, Jun and Wang, Jiashu and Yang, Tongkai and Yuan, Binhang and Wu, Yi",
+        2025,
+    ),
+    "arXiv:2512.01374": Paper(
+        "Stabilizing Reinforcement Learning with {LLMs}: Formulation and Practices",
+        "Zheng, Chujie and Dang, Kai and Yu, Bowen and Li, Mingze and Jiang, Huiqiang and Lin, Junrong and Liu, Yuqiong and "
+        "Lin, Hao and Wu, Chencan and Hu, Feng and Yang, An and Zhou, Jingren and Lin, Junyang",
+        2025,
+    ),
+    "arXiv:2603.21065": Paper(
+        "{LongCat-Flash-Prover}: Advancing Native Formal Reasoning via Agentic Tool-Integrated Reinforcement Learning",
+        "Wang, Jianing and Zhang, Jianfei and Guo, Qi and Guo, Linsen and Li, Rumei and Zhang, Chao and Peng, Chong and Wang, "
+        "Cunguang and Zhao, Dengchang and Shi, Jiarong and Wang, Jingang and Feng, Liulin and Shen, Mengxia and Li, Qi and An, "
+        "Shengnan and Wang, Shun and Shi, Wei and Xi, Xiangyu and Li, Xiaoyu and Cao, Xuezhi and Lu, Yi and Zhao, Yunke and "
+        "Chen, Zhengyu and Lin, Zhimin and Wang, Wei and Pei, Peng and Cai, Xunliang",
+        2026,
+    ),
+    "arXiv:2602.09443": Paper(
+        "{P1-VL}: Bridging Visual Perception and Scientific Reasoning in Physics Olympiads",
+        "Luo, Yun and Wang, Futing and Cheng, Qianjia and Yu, Fangchen and Lei, Haodi and Yan, Jianhao and Li, Chenxi and Chen, "
+        "Jiacheng and Zhao, Yufeng and Wan, Haiyuan and Zhang, Yuchen and Zheng, Shenghe and Yao, Junchi and Zhang, Qingyang "
+        "and He, Haonan and Zeng, Wenxuan and Sheng, Li and Xie, Chengxing and Zuo, Yuxin and Li, Yizhuo and Wu, Yulun and "
+        "Huang, Rui and Zhou, Dongzhan and Chen, Kai and Qiao, Yu and Bai, Lei and Cheng, Yu and Ding, Ning and Zhou, Bowen "
+        "and Ye, Peng and Cui, Ganqu",
+        2026,
+    ),
+    "arXiv:2601.22718": Paper(
+        "A Step Back: Prefix Importance Ratio Stabilizes Policy Optimization",
+        "Lei, Shiye and Cheng, Zhihao and Tao, Dacheng",
+        2026,
+    ),
+    "arXiv:2510.18927": Paper(
+        "{BAPO}: Stabilizing Off-Policy Reinforcement Learning for {LLMs} via Balanced Policy Optimization with Adaptive "
+        "Clipping",
+        "Xi, Zhiheng and Guo, Xin and Nan, Yang and Zhou, Enyu and Shen, Junrui and Chen, Wenxiang and Liu, Jiaqi and Huang, "
+        "Jixuan and Zhang, Zhihao and Guo, Honglin and Deng, Xun and Lei, Zhikai and Zheng, Miao and Wang, Guoteng and Zhang, "
+        "Shuo and Sun, Peng and Zheng, Rui and Yan, Hang and Gui, Tao and Zhang, Qi and Huang, Xuanjing",
+        2025,
     ),
     "arXiv:2503.14286": Paper(
         "Tapered Off-Policy {REINFORCE}: Stable and efficient reinforcement learning for {LLM}s",

@@ -27,9 +27,12 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
-from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
+from quatrain.objective.denominators import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Against,
+    Agreeing,
+    BalancedClip,
     ByOrigin,
     Cap,
     Clip,
@@ -39,6 +42,7 @@ from quatrain.objective.masks import (
     DualClip,
     Everywhere,
     GeometricClip,
+    Hazard,
     PreservingClip,
     Shaped,
     SoftGate,
@@ -48,14 +52,27 @@ from quatrain.objective.masks import (
 from quatrain.objective.method import Method, difference
 from quatrain.objective.part import View
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
-from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.reductions import (
+    Budget,
+    Constant,
+    PerCreditedToken,
+    PerGroup,
+    PerSequence,
+    PerToken,
+    SumPerGroup,
+    Undiluted,
+)
 from quatrain.objective.terms import EntropyBonus, PartitionLoss, Term, ValueLoss
 
 __all__ = [
     "GAE",
     "AboveValue",
     "Accepted",
+    "Against",
+    "Agreeing",
+    "BalancedClip",
     "BetaNormalized",
+    "Budget",
     "ByEntropy",
     "ByOrigin",
     "Cap",
@@ -76,6 +93,7 @@ __all__ = [
     "Gated",
     "GeometricClip",
     "GeometricMean",
+    "Hazard",
     "Hinge",
     "ImplicitProcess",
     "LengthAdaptiveGAE",
@@ -93,6 +111,7 @@ __all__ = [
     "PerToken",
     "Pooled",
     "Preferred",
+    "PrefixMinimum",
     "PreservingClip",
     "Reference",
     "Rejected",

@@ -732,16 +732,18 @@ def _gae(view: View, gamma: float, lam: Float[Tensor, "B"]) -> Float[Tensor, "B 
 class StayClose:
     """The pull toward another policy: minus the derivative of a KL estimate by log π_θ, so that a term of it descends the KL.
 
-        d = log π_θ − log π_to;  Â = −∂k/∂log π_θ;  k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d,  forward = eᵈ − 1 − d,  abs = |d|
+        d = log π_θ − log π_to;  Â = −∂k/∂log π_θ;  k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d,  forward = eᵈ − 1 − d,  abs = |d|,
+        variance = (eᵈ − 1)²
 
     Source: http://joschu.net/blog/kl-approx.html; k3 as a loss: arXiv:2402.03300 (GRPO), eq. 4; forward, for KL(π_old‖π_θ) where
-    π_old acted: arXiv:2505.22617 (KL-Cov), eq. 14, and abs, its code.
+    π_old acted: arXiv:2505.22617 (KL-Cov), eq. 14, and abs, its code; variance, that of the ratio where π_old acted:
+    arXiv:2601.03320 (R²VPO).
 
     As losses the three differ: the expected gradient of k2 is that of KL(π_θ‖π_ref), that of k3 is that of the forward
     KL(π_ref‖π_θ), and that of k1 is zero.
     """
 
-    estimator: Literal["k1", "k2", "k3", "forward", "abs"] = "k3"
+    estimator: Literal["k1", "k2", "k3", "forward", "abs", "variance"] = "k3"
     """The KL estimate whose derivative is taken."""
     to: Literal["ref", "old"] = "ref"
     """The reference policy, or the policy at the start of the update."""
@@ -767,3 +769,6 @@ class StayClose:
                 return -torch.expm1(distance.clamp(max=MAX_LOG_RATIO))
             case "abs":
                 return -distance.sign()
+            case "variance":
+                distance = distance.clamp(max=MAX_LOG_RATIO / 2)  # as it is squared
+                return -2 * distance.exp() * torch.expm1(distance)

@@ -18,6 +18,7 @@ from quatrain.objective.advantages import (
 from quatrain.objective.denominators import GeometricMean, Old, Rollout
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Agreeing,
     ByOrigin,
     Corrected,
 )
@@ -145,7 +146,7 @@ def _exact_from_stale(term: AnyTerm) -> bool:
     if not _exact(term) or not isinstance(term, Term) or pull(term):
         return False
     whole = isinstance(term.likelihood, Sequence) and isinstance(term.denominator, Old | Rollout | GeometricMean)
-    return whole and unbounded(term.mask) and not isinstance(term.mask, Corrected)
+    return whole and unbounded(term.mask) and not isinstance(term.mask, Corrected | Agreeing)
 
 
 # --- what a run must give ----------------------------------------------------------------------------------------------------

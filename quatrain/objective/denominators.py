@@ -50,6 +50,25 @@ class Old:
 
 
 @dataclass(frozen=True)
+class PrefixMinimum:
+    """The policy at the start of the update; each token's ratio times the least of those before it in its answer.
+
+        r = min_{s<t} ρₛ · ρₜ,  ρₜ = π_θ(yₜ)/π_old(yₜ);  the least of none is 1
+
+    Source: arXiv:2601.22718 (MinPRO): it stands for the product over the prefix, which grows or vanishes with the length.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_old"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_old is not None
+        change = (view.current() - view.batch.logp_old).where(view.action, torch.inf)
+        least = torch.cat([torch.full_like(change[:, :1], torch.inf), change[:, :-1]], 1).cummin(1).values
+        return view.batch.logp_old - least.where(least.isfinite(), 0)
+
+
+@dataclass(frozen=True)
 class Rollout:
     """The policy that acted, as the engine computed it, token by token.
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from quatrain.objective.advantages import Relative, Share
+from quatrain.objective.denominators import Old
 from quatrain.objective.part import MAX_LOG_RATIO, SCOPES, Scope, View
 from quatrain.types import Origin
 
@@ -152,6 +154,103 @@ class SoftGate:
 
 
 @dataclass(frozen=True)
+class Hazard:
+    """A bounded ratio, damped by the hazard of having risen or fallen that far: smooth, and falling off on both sides.
+
+        M · r = e^(ψ − ζ) · sech²(log r / bound),  ψ = bound · tanh(log r / bound),
+        ζ = (softplus(ψ) / rise_scale)^rise_shape + (softplus(−ψ) / fall_scale)^fall_shape
+
+    Source: arXiv:2603.16929 (MHPO); ζ has no gradient, and is not 0 where r = 1.
+    """
+
+    bound: PositiveFloat = 1.5
+    """c: how far the log-ratio may seem to have gone."""
+    rise_shape: PositiveFloat = 1.5
+    """k₊, the shape of the hazard of a rise."""
+    rise_scale: PositiveFloat = 1.0
+    """λ₊, its scale: the larger, the less hazardous."""
+    fall_shape: PositiveFloat = 2.0
+    """k₋, the shape of the hazard of a fall."""
+    fall_scale: PositiveFloat = 0.8
+    """λ₋, its scale."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        change = ratio.double().log()
+        seeming = self.bound * (change / self.bound).tanh()
+        hazard = (softplus(seeming) / self.rise_scale) ** self.rise_shape
+        hazard = hazard + (softplus(-seeming) / self.fall_scale) ** self.fall_shape
+        return ((seeming - hazard - change).exp() / (change / self.bound).cosh() ** 2).to(ratio)
+
+
+@dataclass(frozen=True)
+class BalancedClip:
+    """The clip, whose bounds move by steps until good actions have their part in the loss of the minibatch, or end.
+
+        M = 0 if (Â > 0 and r > c_high) or (Â < 0 and (r < c_low or r > bound)), else 1
+        share: Σ_{Â>0} s ≥ target · |Σ s|,  s = π_rollout · min(r·Â, clip(r, c_low, c_high)·Â)
+        odds: Σ_{Â>0} s ≥ target · |Σ_{Â<0} s|,  s = min(r·Â, clip(r, c_low, c_high)·Â)
+
+    Source: arXiv:2510.18927 (BAPO); odds, the order from low to high and the bound are those of its code.
+    """
+
+    low: NonNegativeFloat = 0.6
+    """The first lower bound of the ratio."""
+    low_last: NonNegativeFloat = 0.9
+    """The last one."""
+    low_step: PositiveFloat = 0.02
+    """How far the lower bound rises in a step."""
+    high: PositiveFloat = 1.2
+    """The first upper bound of the ratio."""
+    high_last: PositiveFloat = 3.0
+    """The last one."""
+    high_step: PositiveFloat = 0.05
+    """How far the upper bound rises in a step."""
+    target: NonNegativeFloat = 0.4
+    """The least part of the good actions."""
+    part: Literal["share", "odds"] = "share"
+    """What their part is in: the sum of all, by which the bad ones count below 0, or that of the bad ones alone."""
+    first: Literal["high", "low"] = "high"
+    """The bound that takes all of its steps before the other one takes any."""
+    bound: PositiveFloat = math.inf
+    """Largest ratio of an action with a negative advantage; infinite for none."""
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp_rollout"} if self.part == "share" else ())
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        low, high = self.found(view, ratio, advantage)
+        return DualClip(1 - low, high - 1, self.bound)(view, ratio, advantage)
+
+    def found(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> tuple[float, float]:
+        """The bounds at which the search ends."""
+        size, moved = advantage.double(), ratio.double()
+        if self.part == "share":
+            assert view.batch.logp_rollout is not None
+            size = size * view.batch.logp_rollout.double().exp()
+        size, moved = size[view.action], moved[view.action]
+        lows = _steps(self.low, self.low_last, self.low_step)
+        highs = _steps(self.high, self.high_last, self.high_step)
+        if self.first == "high":
+            path = [*((lows[0], high) for high in highs), *((low, highs[-1]) for low in lows[1:])]
+        else:
+            path = [*((low, highs[0]) for low in lows), *((lows[-1], high) for high in highs[1:])]
+        good = torch.stack([(size.clamp(min=0) * moved.clamp(max=high)).sum() for _, high in path])
+        bad = torch.stack([(size.clamp(max=0) * moved.clamp(min=low)).sum() for low, _ in path])
+        reached = good >= self.target * (good + bad if self.part == "share" else bad).abs()
+        return path[int(reached.int().argmax())] if reached.any() else path[-1]
+
+
+def _steps(first: float, last: float, step: float) -> list[float]:
+    """From the first to the last; the last step may be shorter."""
+    count = max(0, math.ceil((last - first) / step - 1e-9))
+    return [min(first + k * step, last) for k in range(count)] + [last if count else first]
+
+
+@dataclass(frozen=True)
 class GeometricClip:
     """The geometric mean of a sequence's clipped ratios as the weight of each token that is not clipped.
 
@@ -174,17 +273,35 @@ class GeometricClip:
         return weight.where(clipped == change, 0).to(ratio)
 
 
+Over = Literal["token", "sequence", "geometric"]
+"""Of what an action is part that a ratio is about: of itself, the product over its answer, or its geometric mean there."""
+
+
+def engine_gap(view: View, over: Over) -> Float[Tensor, "B T"]:
+    """log κ, how much likelier the learner found what was done than the engine that did it, before the first update."""
+    assert view.batch.logp_old is not None
+    assert view.batch.logp_rollout is not None
+    change = view.batch.logp_old - view.batch.logp_rollout
+    if over == "token":
+        return change
+    change = change.double()  # so that it is one number for the whole sequence
+    return (view.mean(change) if over == "geometric" else change.where(view.action, 0).sum(1, keepdim=True)).expand(change.shape)
+
+
 @dataclass(frozen=True)
 class Corrected:
     """Another mask, times how much likelier the action was to the learner at the start of the update than to the engine.
 
-        M = of · min(π_old/π_rollout, high)
+        M = of · min(κ, high),  κ = π_old(yₜ)/π_rollout(yₜ), or Πₛ π_old(yₛ)/π_rollout(yₛ)
 
-    Source: https://fengyao.notion.site/off-policy-rl (TIS: truncated at high); high = ∞: arXiv:2110.00641, eq. 2 (decoupled PPO).
+    Source: https://fengyao.notion.site/off-policy-rl (TIS: truncated at high); high = ∞: arXiv:2110.00641, eq. 2 (decoupled PPO);
+    over the sequence: https://richardli.xyz/rl-collapse.
     """
 
     high: PositiveFloat = 2.0
     """Largest factor; infinite for none."""
+    over: Literal["token", "sequence"] = "token"
+    """Whose ratio it is: the token's own, or the whole answer's."""
     of: Any = Clip()
     """The mask of the ratio π_θ/π_old."""
 
@@ -194,15 +311,76 @@ class Corrected:
 
     @property
     def scope(self) -> Scope:
-        return self.of.scope
+        return max("sequence" if self.over == "sequence" else "token", self.of.scope, key=SCOPES.index)
 
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        assert view.batch.logp_old is not None
-        assert view.batch.logp_rollout is not None
-        change = view.batch.logp_old - view.batch.logp_rollout
         room = MAX_LOG_RATIO - ratio.log().clamp(min=0)  # of both together, as either alone may be as large as may be
-        change = change.clamp(min=-MAX_LOG_RATIO).minimum(room)
+        change = engine_gap(view, self.over).clamp(min=-MAX_LOG_RATIO).minimum(room)
         return self.of(view, ratio, advantage) * change.exp().clamp(max=self.high).to(ratio)
+
+
+@dataclass(frozen=True)
+class Agreeing:
+    """Another mask where learner and engine agree on how likely the action was, or the whole answer; nothing elsewhere.
+
+        M = of · 1[low ≤ κ ≤ high],  κ = π_old(yₜ)/π_rollout(yₜ), Πₛ π_old(yₛ)/π_rollout(yₛ), or its |y|-th root
+
+    Source: token: arXiv:2510.18855 (IcePop); sequence: https://richardli.xyz/rl-collapse (MIS); geometric: arXiv:2602.09443
+    (P1-VL).
+
+    What is left out counts in the reduction all the same: it is the weight that is 0.
+    """
+
+    low: NonNegativeFloat = 0.5
+    """Smallest ratio that passes; 0 is no lower bound."""
+    high: PositiveFloat = 5.0
+    """Largest ratio that passes; infinite for no upper bound."""
+    over: Over = "token"
+    """Whose ratio it is: the token's own, the whole answer's, or its geometric mean over the answer's tokens."""
+    of: Any = Corrected(high=math.inf)
+    """The mask of what passes."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp_old", "logp_rollout"}) | self.of.needs
+
+    @property
+    def scope(self) -> Scope:
+        return max("token" if self.over == "token" else "sequence", self.of.scope, key=SCOPES.index)
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        gap = engine_gap(view, self.over).exp()
+        return self.of(view, ratio, advantage).where((gap >= self.low) & (gap <= self.high), 0)
+
+
+@dataclass(frozen=True)
+class Against:
+    """Two masks, each of a ratio of its own: what bounds the step need not be measured against what weighs the sample.
+
+        M = of(π_θ/π_ref) · mask(π_θ/π_other),  π_other = denominator
+
+    Source: arXiv:2512.01374 (MiniRL): the weight is against the engine, the clip against the learner at the start of the update.
+    """
+
+    mask: Any = Clip()
+    """The mask of the other ratio."""
+    denominator: Any = Old()
+    """What the other ratio is measured against."""
+    of: Any = Cap()
+    """The mask of the term's own ratio."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.mask.needs | self.denominator.needs | self.of.needs
+
+    @property
+    def scope(self) -> Scope:
+        return max((part.scope for part in (self.mask, self.denominator, self.of)), key=SCOPES.index)
+
+    def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        change = view.current() - self.denominator(view)
+        other = change.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().to(ratio)
+        return self.of(view, ratio, advantage) * self.mask(view, other, advantage)
 
 
 @dataclass(frozen=True)

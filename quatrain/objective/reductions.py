@@ -87,6 +87,27 @@ class PerGroup:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Sequences in the order of the batch until their tokens come to a budget: their actions count the same, all others not.
+
+        c = 1[Σ_{j<i}|yⱼ| < tokens] / tokens
+
+    Source: arXiv:2506.14731 (C3PO); that the order is the batch's is ours, as the paper does not tell its own.
+
+    The advantages are those of all sequences, the budget's or not, and the divisor is the same in every update.
+    """
+
+    tokens: PositiveFloat = 409_600.0
+    """The budget, which the last sequence may exceed; also the divisor."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+        lengths = view.action.sum(1, keepdim=True)
+        return (lengths.cumsum(0) - lengths < self.tokens).to(actions) / self.tokens
+
+
+@dataclass(frozen=True)
 class Undiluted:
     """Another reduction, as much more as groups without any advantage dilute it.
 

@@ -30,9 +30,12 @@ from quatrain.objective.advantages import (
     Verified,
     Whitened,
 )
-from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
+from quatrain.objective.denominators import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Unit
 from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import (
+    Against,
+    Agreeing,
+    BalancedClip,
     ByOrigin,
     Cap,
     Clip,
@@ -40,6 +43,7 @@ from quatrain.objective.masks import (
     DualClip,
     Everywhere,
     GeometricClip,
+    Hazard,
     PreservingClip,
     Shaped,
     SoftGate,
@@ -48,7 +52,16 @@ from quatrain.objective.masks import (
 )
 from quatrain.objective.part import SCOPES, Scope, brief, signature
 from quatrain.objective.preferences import Desirable, Preferred
-from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.reductions import (
+    Budget,
+    Constant,
+    PerCreditedToken,
+    PerGroup,
+    PerSequence,
+    PerToken,
+    SumPerGroup,
+    Undiluted,
+)
 from quatrain.objective.terms import AnyTerm, EntropyBonus, PartitionLoss, Term, ValueLoss
 from quatrain.types import Origin
 
@@ -136,19 +149,19 @@ def _wrong_line(term: AnyTerm, _: Terms) -> str | None:
 
     Each line calls its part in its own way.
     """
-    parts = [(line, *nested) for line, part in term.parts.items() for nested in _nested(line, part)]
+    parts = [nested for line, part in term.parts.items() for nested in _nested(line, line, part)]
     unfit = next(filter(None, (_unfit(*part) for part in parts)), None)
     if unfit is None and isinstance(term, PartitionLoss) and not isinstance(term.advantage, FlowBalance):
         return f"advantage={signature(term.advantage)} has no log Z to learn: write advantage=FlowBalance()"
     return unfit
 
 
-def _nested(at: str, part: Any) -> Iterator[tuple[str, Any]]:
-    """By dotted name, a part after those inside of it that stand in for it."""
-    for name in ("of", "policy", "demonstration") if is_dataclass(part) and not isinstance(part, type) else ():
+def _nested(line: str, at: str, part: Any) -> Iterator[tuple[str, str, Any]]:
+    """The line and dotted name of a part, after those inside of it: a line of their own, or what stands in for it."""
+    for name in ("of", "policy", "demonstration", *_CALLED_WITH) if is_dataclass(part) and not isinstance(part, type) else ():
         if hasattr(part, name):
-            yield from _nested(f"{at}.{name}", getattr(part, name))
-    yield at, part
+            yield from _nested(name if name in _CALLED_WITH else line, f"{at}.{name}", getattr(part, name))
+    yield line, at, part
 
 
 def _unfit(line: str, at: str, part: Any) -> str | None:
@@ -201,11 +214,20 @@ def _nobody(term: AnyTerm, _: Terms) -> str | None:
 
 # --- what is doubtful --------------------------------------------------------------------------------------------------------
 
-_AROUND_ONE = (Clip, DualClip, PreservingClip, SoftGate, GeometricClip)
+_AROUND_ONE = (Clip, DualClip, PreservingClip, SoftGate, Hazard, BalancedClip, GeometricClip)
 """Masks that bound a ratio around 1."""
 _OF_THE_RATIO = (*_AROUND_ONE, Cap, Taper, Shaped)
 """Masks of nothing but their term's ratio and the advantage."""
 _COMPARISONS = (Preferred, Desirable, Verified)
+
+
+_START = (Old, GeometricMean, PrefixMinimum)
+"""Denominators of the policy at the start of the update."""
+
+
+def _weighing(mask: Any) -> Any:
+    """A mask without what it has of another ratio than its term's."""
+    return mask.of if isinstance(mask, Against) else mask
 
 
 def _ratio_twice(term: AnyTerm, _: Terms) -> str | None:
@@ -231,7 +253,7 @@ def _other_ratio(term: AnyTerm, _: Terms) -> str | None:
     """
     for _origin, alone in _alone(term):
         against = brief(alone.denominator)
-        around = _has(alone.mask, *_AROUND_ONE)
+        around = _has(_weighing(alone.mask), *_AROUND_ONE)
         if around is not None and isinstance(alone.denominator, Unit):
             return f"{brief(around)} bounds a ratio around 1, and with {against} it is a probability: take Shaped() or Old()"
         if _has(alone.mask, TotalVariation) and not isinstance(alone.denominator, Rollout | Current):
@@ -239,7 +261,8 @@ def _other_ratio(term: AnyTerm, _: Terms) -> str | None:
         if _has(alone.mask, Corrected):
             if isinstance(alone.denominator, Unit | Reference):
                 return f"Corrected is for a ratio to π_old, and {against} measures against something else: take Old()"
-            if isinstance(alone.likelihood, Sequence) and isinstance(alone.denominator, Old | GeometricMean):
+            whole = isinstance(alone.likelihood, Sequence) and isinstance(alone.denominator, Old | GeometricMean)
+            if whole and _has(alone.mask, Corrected).over == "token":
                 return (
                     f"Corrected is the engine's ratio of each token, and {against} has that of the whole answer: take Rollout()"
                 )
@@ -257,7 +280,7 @@ def _idle(term: AnyTerm, _: Terms) -> str | None:
         if isinstance(part, ByOrigin) and set(term.on) == {Origin.DEMONSTRATION}:
             return f"{line}.policy does nothing, as the term is about demonstrations only: take {brief(part.demonstration)}"
     for _origin, alone in _alone(term):
-        mask = _has(alone.mask, *_OF_THE_RATIO)
+        mask = _has(_weighing(alone.mask), *_OF_THE_RATIO)
         if mask is not None and isinstance(alone.denominator, Current) and even(mask):
             return f"{brief(mask)} is the same everywhere, as the ratio to Current is 1: take Old(), or leave it out"
         if isinstance(alone.denominator, GeometricMean) and isinstance(alone.likelihood, Sequence):
@@ -287,7 +310,7 @@ def _foreign_ratio(term: AnyTerm, _: Terms) -> str | None:
     """
     for origin, alone in _alone(term):
         against = brief(alone.denominator)
-        start = isinstance(alone.denominator, Old | GeometricMean)
+        start = isinstance(alone.denominator, _START)
         if origin in (Origin.DEMONSTRATION, Origin.RATED) and (start or isinstance(alone.denominator, Rollout)):
             known = "the policy at the start of the update did not write" if start else "no engine gave probabilities for"
             return (
@@ -376,7 +399,7 @@ BY_LENGTH = (PerSequence, PerToken, PerGroup)
 """Reductions that divide by numbers of actions."""
 _VANISHING = (Relative, BetaNormalized, Accepted, Rejected, OverGreedy, AboveValue)
 """Advantages that are exactly 0 for some answers, and not for others."""
-SAMPLERS = (Current, Old, Rollout, GeometricMean)
+SAMPLERS = (Current, Rollout, *_START)
 """Denominators whose ratio is 1 where the current policy acted."""
 
 
@@ -387,7 +410,9 @@ def _minibatch(term: AnyTerm, _: Terms) -> str | None:
     """
     for _origin, alone in _alone(term):
         statistics = [p for line in (alone.mask, alone.advantage) for p in inner(line) if hasattr(p, "scope")]
-        wide = next((p for p in statistics if _reach(p) == "batch"), None) or _has(alone.reduce, PerCreditedToken, Undiluted)
+        wide = next((p for p in statistics if _reach(p) == "batch"), None) or _has(
+            alone.reduce, Budget, PerCreditedToken, Undiluted
+        )
         if wide is None and isinstance(alone.reduce, PerToken) and isinstance(alone.likelihood, Token):
             wide = alone.reduce
         if wide is not None:
@@ -493,7 +518,12 @@ def _regularizer(term: AnyTerm, _: Terms) -> str | None:
         return None
     kl, folded = pull(own), _has(own.advantage, ReturnToGo)
     if kl is not None and kl.to == "ref":
-        descends = {"k2": "the KL from π_θ", "k3": "the forward KL, from π_ref", "forward": "another divergence"}
+        descends = {
+            "k2": "the KL from π_θ",
+            "k3": "the forward KL, from π_ref",
+            "forward": "another divergence",
+            "variance": "another divergence",
+        }
         return f"it descends {descends.get(kl.estimator, 'the size of the log-ratio')}: the optimum lies nearer to the reference"
     if folded is not None and folded.kl > 0:
         return f"kl={folded.kl:g} is inside of the reward: the gradient is that of E[R] − {folded.kl:g}·KL(π_θ‖π_ref)"
@@ -525,6 +555,8 @@ def _ratio_by_token(term: AnyTerm, _: Terms) -> str | None:
         return None
     if isinstance(own.denominator, GeometricMean):
         return "GeometricMean is the ratio's |y|-th root, which is no importance ratio: of low variance, and biased"
+    if isinstance(own.denominator, PrefixMinimum):
+        return "PrefixMinimum has the least ratio of the prefix in the place of the product of all: of low variance, and biased"
     if isinstance(own.denominator, Old | Rollout):
         return f"{brief(own.denominator)} corrects each token alone, and not how likely its prefix is now: right to first order"
     return None
@@ -538,7 +570,7 @@ def _bounded(term: AnyTerm, _: Terms) -> str | None:
     Source: arXiv:1707.06347, section 3.
     """
     own = _own(term)
-    if own is None or not isinstance(own.denominator, Old | Rollout | GeometricMean) or unbounded(own.mask):
+    if own is None or not isinstance(own.denominator, (*_START, Rollout)) or unbounded(own.mask):
         return None
     known = _has(own.mask, *_OF_THE_RATIO, TotalVariation)
     return None if known is None else f"{brief(known)} gives up some of the gradient where the ratio is far from 1"
@@ -552,7 +584,12 @@ def _engine_gap(term: AnyTerm, _: Terms) -> str | None:
     Source: https://fengyao.notion.site/off-policy-rl.
     """
     own = _own(term)
-    if own is None or not isinstance(own.denominator, Old | GeometricMean) or _has(own.mask, Corrected, TotalVariation):
+    if own is None:
+        return None
+    agreeing = _has(own.mask, Agreeing)
+    if agreeing is not None and (agreeing.low, agreeing.high) != (0, math.inf):
+        return "Agreeing leaves out what the engine thinks otherwise of: some bias for much less variance"
+    if not isinstance(own.denominator, _START) or _has(own.mask, Corrected, TotalVariation):
         return None
     return f"{brief(own.denominator)} takes the engine's probabilities for the learner's: mask=Corrected() makes up for the gap"
 
@@ -564,11 +601,19 @@ def even(mask: Any) -> bool:
     """Whether a mask is known to be the same for all actions where the ratio is 1."""
     if isinstance(mask, Corrected):
         return even(mask.of)
+    if isinstance(mask, Against):
+        return even(mask.of) and even(mask.mask)
+    if isinstance(mask, Agreeing):
+        return mask.low <= 1 <= mask.high and even(mask.of)
     if isinstance(mask, Taper):
         return mask.positive_low <= 1 <= mask.positive_high and mask.negative_low <= 1 <= mask.negative_high
     if isinstance(mask, DualClip):
         return mask.bound >= 1
-    return isinstance(mask, Everywhere | Clip | PreservingClip | Cap | SoftGate | GeometricClip | Shaped | TotalVariation)
+    if isinstance(mask, BalancedClip):
+        return mask.low_last <= 1 <= mask.high and mask.bound >= 1
+    return isinstance(
+        mask, Everywhere | Clip | PreservingClip | Cap | SoftGate | Hazard | GeometricClip | Shaped | TotalVariation
+    )
 
 
 def unbounded(mask: Any) -> bool:
@@ -581,7 +626,9 @@ def unbounded(mask: Any) -> bool:
         return (mask.positive_low, mask.positive_high, mask.negative_low, mask.negative_high) == (0, math.inf) * 2
     if isinstance(mask, TotalVariation):
         return mask.bound >= 1 and mask.cap == math.inf
-    if isinstance(mask, Corrected):
+    if isinstance(mask, Against):
+        return unbounded(mask.of) and unbounded(mask.mask)
+    if isinstance(mask, Corrected | Agreeing):
         return unbounded(mask.of)
     return isinstance(mask, Everywhere)
 

@@ -68,13 +68,14 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
             lambda row: Unit() in (row.terms[0].denominator, getattr(row.terms[0].denominator, "demonstration", None))
         ),
         "measured against the reference policy, not against who acted": {"a_lol"},
+        "its hazard is not 0 where the ratio is 1": {"mhpo"},
         "what drops out is drawn, whatever the ratio is": {"clip_cov", "clip_cov:code"},
     },
     "centred": {
         "no baseline": WITHOUT_BASELINE,
         "its baseline is the critic, not the group": WITH_CRITIC,
         "its baseline is the greedy answer, not the group": {"remax"},
-        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline"},
+        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline", "areal"},
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
@@ -87,6 +88,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "its baseline is the greedy answer, not the group": {"remax"},
         "its rewards are the policy's own word, and there is contrast in it": advantage_is(Intrinsic),
         "answers that are rewarded alike depart differently from the reference": {"reinforce_pp", "reinforce_pp:code"},
+        "its contrast is that of the minibatch": {"areal"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
         "answers that are rewarded alike depart differently from the reference, and log Z is off": FLOWS,
@@ -100,6 +102,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
 }
 """By property and reason, the rows that cannot have it. They are run all the same, and must fail."""
 
+_TRIPLET = {"low": 0.1, "high": 0.4, "bound": 1.2}
 EQUAL_NUMBERS = [
     ("reinforce_pp", {"mask.low": 0.1, "mask.high": 0.1, "advantage.of.kl": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("reinforce_pp", {"advantage.eps": 0.1, "advantage.correction": 0}, {"std_eps": 0.1, "correction": 0}),
@@ -124,6 +127,12 @@ EQUAL_NUMBERS = [
     ("gfpo", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
     ("cispo", {"mask.low": 0.5, "mask.high": 2.0}, {"low": 0.5, "high": 2.0}),
     ("sapo", {"mask.positive": 0.5, "mask.negative": 2.0}, {"positive": 0.5, "negative": 2.0}),
+    ("mhpo", {"mask.bound": 0.7, "mask.rise_shape": 1.2, "mask.rise_scale": 2.0}, {"bound": 0.7, "rise": (1.2, 2.0)}),
+    ("mhpo", {"mask.fall_shape": 1.2, "mask.fall_scale": 2.0}, {"fall": (1.2, 2.0)}),
+    ("r2vpo", {"variance.coefficient": 0.5}, {"lam": 0.5}),
+    ("c3po", {f"{term}reduce.tokens": 20.0 for term in ("", "kl.", "entropy.")}, {"budget": 20.0}),
+    ("c3po", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
+    ("c3po", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
     ("ce_gppo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("ce_gppo", {"mask.below": 0.75, "mask.above": 0.5}, {"below": 0.75, "above": 0.5}),
     ("clip_cov", {"mask.share": 0.1, "mask.low": 0.1, "mask.high": 0.9}, {"share": 0.1, "low": 0.1, "high": 0.9}),
@@ -132,6 +141,32 @@ EQUAL_NUMBERS = [
     ("kl_cov", {"kl.mask.share": 0.1, "kl.coefficient": 0.5}, {"share": 0.1, "beta": 0.5}),
     ("kl_cov:code", {"kl.mask.share": 0.1, "kl.coefficient": 0.5}, {"share": 0.1, "beta": 0.5}),
     ("tis", {"mask.high": 1.2, "mask.of.low": 0.1, "mask.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
+    ("tis:sequence", {"mask.high": 1.2, "mask.of.low": 0.1, "mask.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
+    ("mis", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
+    ("mis:sequence", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
+    ("icepop", {"mask.low": 0.8, "mask.high": 1.2}, {"low": 0.8, "high": 1.2}),
+    ("icepop", {"mask.of.of.low": 0.1, "mask.of.of.high": 0.1}, {"eps": 0.1}),
+    ("areal", {"mask.of.low": 0.1, "mask.of.high": 0.1, "advantage.eps": 0.1}, {"eps": 0.1, "std_eps": 0.1}),
+    ("mini_rl", {"mask.mask.low": 0.1, "mask.mask.high": 0.4, "mask.of.high": 1.2}, {"low": 0.1, "high": 0.4, "cap": 1.2}),
+    ("hispo", {"mask.low": 0.8, "mask.high": 1.2, "reduce.tokens": 50.0}, {"of_answer": 0.2, "longest": 50.0}),
+    ("hispo", {"mask.low": 0.5, "mask.high": 1.5, "mask.of.low": 0.8, "mask.of.high": 1.2}, {"of_answer": 0.5, "of_token": 0.2}),
+    (
+        "hispo",
+        {"mask.low": 0.5, "mask.high": 1.5} | {f"mask.of.of.{k}": v for k, v in _TRIPLET.items()},
+        {"of_answer": 0.5} | _TRIPLET,
+    ),
+    ("p1_vl", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.2}, {"cap": 1.2, "low": 0.1, "high": 0.2}),
+    ("minpro", {"mask.low": 0.5, "mask.high": 1.2}, {"low": 0.5, "high": 1.2}),
+    ("bapo", {"mask.low": 0.5, "mask.low_last": 0.8, "mask.low_step": 0.1}, {"low": (0.5, 0.8, 0.1)}),
+    (
+        "bapo",
+        {"mask.high": 1.1, "mask.high_last": 1.4, "mask.high_step": 0.1, "mask.target": 2.0},
+        {"high": (1.1, 1.4, 0.1), "target": 2.0},
+    ),
+    ("bapo", {"mask.target": 2.0}, {"target": 2.0}),
+    ("bapo:code", {"mask.low": 0.5, "mask.low_last": 0.9, "mask.low_step": 0.1}, {"low": (0.5, 0.9, 0.1)}),
+    ("bapo:code", {"mask.high": 1.1, "mask.high_last": 1.45, "mask.high_step": 0.1}, {"high": (1.1, 1.45, 0.1)}),
+    ("bapo:code", {"mask.target": 1.5, "mask.bound": 1.5}, {"target": 1.5, "bound": 1.5}),
     ("dppo_tv", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("dppo_tv:code", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("prime", {"mask.low": 0.1, "mask.high": 0.1, "advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),
@@ -389,7 +424,7 @@ def test_micro_batches_change_nothing(name: str, shape: Shape, parts: int):
 
 def test_what_must_be_seen_together_must_be():
     """A row that says so of its groups, or of the minibatch, has other weights when it is cut into single sequences."""
-    case = draw(Shape(seed=2, groups=(4, 4), rated=(3, 3), mismatched=3, longest=6))
+    case = draw(Shape(seed=2, groups=(4, 4), rated=(3, 3), mismatched=3, longest=12))
     reaching = {
         name: METHODS[name].bind(case.batch) for name in METHODS if METHODS[name].bind(case.batch).reach in ("group", "batch")
     }
@@ -490,8 +525,10 @@ def test_metrics_are_numbers_under_one_scheme(name: str):
 OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
     **{"group_mean": "none", "length": "efficiency", "above": "upto", "upto": "above", "ref": "old", "old": "ref"},
-    **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward"},
+    **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward", "variance": "k1"},
+    **{"share": "odds", "odds": "share", "high": "low", "low": "high"},
     **{"mean": "sum", "sum": "mean"},
+    **{"token": "sequence", "sequence": "token", "geometric": "token"},
     **{"certainty": "entropy", "entropy": "likelihood", "likelihood": "certainty"},
     **{"log_ratio": "logp", "mean_log_ratio": "logp", "logp": "log_ratio", "mean_logp": "logp", "log_odds": "logp"},
 }

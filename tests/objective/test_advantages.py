@@ -352,6 +352,7 @@ def test_length_adaptive_gae_has_a_lambda_for_each_answer():
         ("k3", lambda d: torch.exp(-d) - 1 + d, 0.5),
         ("forward", lambda d: torch.exp(d) - 1 - d, 1.0),
         ("abs", lambda d: d.abs(), 1.0),
+        ("variance", lambda d: (torch.exp(d) - 1) ** 2, 4.0),
     ],
 )
 def test_stay_close_descends_its_estimate(estimator: str, penalty, at_ln2: float):
@@ -374,3 +375,4 @@ def test_stay_close_is_exact_near_and_finite_far_in_float32():
     push = StayClose("forward")(view([[1] * 3], -distance, logp_ref=torch.zeros(1, 3)))
     torch.testing.assert_close(push[0, :2], torch.tensor([1e-6, -1e-6]), rtol=2e-6, atol=0)
     assert -math.inf < push[0, 2] < -1e20
+    assert StayClose("variance")(view([[1] * 3], -distance, logp_ref=torch.zeros(1, 3))).isfinite().all()

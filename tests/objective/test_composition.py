@@ -18,7 +18,11 @@ from quatrain.objective import (
     GAE,
     AboveValue,
     Accepted,
+    Against,
+    Agreeing,
+    BalancedClip,
     BetaNormalized,
+    Budget,
     ByEntropy,
     ByOrigin,
     Cap,
@@ -37,6 +41,7 @@ from quatrain.objective import (
     Gated,
     GeometricClip,
     GeometricMean,
+    Hazard,
     LengthAdaptiveGAE,
     Method,
     Old,
@@ -47,6 +52,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PrefixMinimum,
     PreservingClip,
     Reference,
     Rejected,
@@ -174,6 +180,8 @@ LACKING = "it does not say needs and scope and live"
         ([replace(PLAIN, reduce=Token())], "reduce=Token() is no reduce: write likelihood=Token()"),
         ([replace(PLAIN, denominator=One())], "denominator=One() is no denominator: write advantage=One()"),
         ([replace(PLAIN, mask=Corrected(of=Old()))], "mask.of=Old() is no mask: it cannot be called with the view, the ratio"),
+        ([replace(PLAIN, mask=Against(mask=Old()))], "mask.mask=Old() is no mask"),
+        ([replace(PLAIN, mask=Against(denominator=Clip))], "mask.denominator is the class Clip, not a part of it"),
         ([replace(PLAIN, likelihood=Old())], "likelihood=Old() is no likelihood: it does not say actions"),
         ([replace(PLAIN, reduce=PerCreditedToken(), advantage=StayClose())], "take reduce=PerSequence()"),
         (
@@ -210,9 +218,14 @@ def test_what_is_switched_off_may_be_anything():
         (False, "other-ratio", [replace(PLAIN, denominator=Unit(), mask=Shaped(), on=SHOWN)]),
         (True, "other-ratio", [replace(PLAIN, denominator=Reference(), mask=Corrected())]),
         (True, "other-ratio", [replace(PLAIN, denominator=Old(), mask=Corrected(), likelihood=Sequence())]),
+        (False, "other-ratio", [replace(PLAIN, denominator=Old(), mask=Corrected(over="sequence"), likelihood=Sequence())]),
         (False, "other-ratio", [replace(PLAIN, denominator=Old(), mask=Corrected())]),
         (True, "idle", [replace(PLAIN, mask=Corrected(of=Clip()))]),
         (False, "idle", [replace(PLAIN, mask=TotalVariation())]),
+        (False, "idle", [replace(PLAIN, mask=Against(of=Everywhere()))]),
+        (True, "idle", [replace(PLAIN, mask=Against(of=Cap()))]),
+        (True, "bounded", [replace(PLAIN, denominator=Rollout(), mask=Against(of=Everywhere()))]),
+        (True, "foreign-ratio", [replace(PLAIN, denominator=PrefixMinimum(), on=SHOWN)]),
         (False, "idle", [replace(PLAIN, mask=Taper(positive_low=2, positive_high=2))]),
         (True, "idle", [replace(PLAIN, mask=ByOrigin())]),
         (True, "idle", [replace(PLAIN, denominator=ByOrigin(Old(), Unit()), on=SHOWN)]),
@@ -240,6 +253,8 @@ def test_what_is_switched_off_may_be_anything():
         (False, "split", [replace(PLAIN, advantage=ByEntropy(of=Relative()), mask=CovarianceTop())]),
         (False, "split", [replace(PLAIN, advantage=Whitened(Relative()))]),
         (True, "minibatch", [replace(PLAIN, reduce=PerToken())]),
+        (True, "minibatch", [replace(PLAIN, reduce=Budget())]),
+        (True, "minibatch", [replace(PLAIN, denominator=Old(), mask=BalancedClip())]),
         (False, "minibatch", [replace(PLAIN, reduce=PerToken(), likelihood=Sequence())]),
         (False, "normalizer", [replace(PLAIN, reduce=PerSequence(), on=SHOWN)]),
         (False, "normalizer", [replace(PLAIN, reduce=PerGroup(), likelihood=Sequence())]),
@@ -248,6 +263,8 @@ def test_what_is_switched_off_may_be_anything():
         (True, "regularizer", [PLAIN, EntropyBonus()]),
         (False, "bounded", [replace(PLAIN, mask=Clip())]),
         (False, "engine-gap", [replace(PLAIN, denominator=Rollout())]),
+        (True, "engine-gap", [replace(PLAIN, denominator=Rollout(), mask=Agreeing(of=Everywhere()))]),
+        (True, "ratio-twice", [replace(PLAIN, denominator=Rollout(), mask=Agreeing())]),
     ],
 )
 def test_what_else_a_rule_is_about(holds: bool, rule: str, terms: list[Any]):
@@ -335,10 +352,13 @@ _STATISTICS = [
 LINES: dict[str, list[Any]] = {
     "mask": [
         Clip(0.05, 0.05), Clip(1.0, math.inf), DualClip(0.05, 0.05, 1.1), PreservingClip(0.05, 0.05), SoftGate(),
-        GeometricClip(0.05, 0.05), Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
+        GeometricClip(0.05, 0.05), Hazard(), BalancedClip(0.9, 0.95, 0.01, 1.01, 1.05, 0.01),
+        Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
         TotalVariation(0.02), TotalVariation(1.0), Shaped(), Corrected(of=Everywhere()), CovarianceTop(share=0.3),
+        Against(Clip(0.05, 0.05), Old(), Everywhere()), Against(Clip(0.05, 0.05), Old(), Cap(high=1.05)),
+        Corrected(over="sequence", of=Clip(0.05, 0.05)), Agreeing(), Agreeing(0.99, 1.01, "geometric", Everywhere()),
     ],
-    "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
+    "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean(), PrefixMinimum()],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
         Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
@@ -347,9 +367,9 @@ LINES: dict[str, list[Any]] = {
         FlowBalance(0.5, "sum", Relative("none")),
     ],
     "likelihood": [Token(), Sequence()],
-    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted()],
+    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget()],
 }  # fmt: skip
-PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs") for to in ("ref", "old")]
+PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs", "variance") for to in ("ref", "old")]
 
 
 def compose(seed: int) -> tuple[Any, ...]:

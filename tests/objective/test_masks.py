@@ -1,9 +1,13 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from quatrain.objective import (
+    Against,
+    Agreeing,
+    BalancedClip,
     ByOrigin,
     Cap,
     Clip,
@@ -13,10 +17,12 @@ from quatrain.objective import (
     DualClip,
     Everywhere,
     GeometricClip,
+    Hazard,
     Old,
     PreservingClip,
     Reference,
     Relative,
+    Rollout,
     Shaped,
     SoftGate,
     Taper,
@@ -88,6 +94,61 @@ def test_soft_gate_is_whole_at_one_and_steeper_for_bad_actions():
     assert_equal(mask, floats(1, 0.75, 0.75, 1, 0.36, 0.36)[None])
 
 
+def test_hazard_is_a_damped_and_bounded_ratio():
+    """With 1 for all, e^−ζ = 1/(2 + e^ψ + e^−ψ), so e^(ψ − ζ) = σ(ψ)². At log r = ± 2·artanh ½ = ± ln 3: ψ = ± 1, sech² = ¾."""
+    ratio = floats(1, 3, 1 / 3)[None]
+    weight = Hazard(2.0, 1.0, 1.0, 1.0, 1.0)(view([[1, 1, 1]]), ratio, -torch.ones_like(ratio)) * ratio
+    sigmoid = torch.sigmoid(floats(0, 1, -1))
+    assert_equal(weight, (sigmoid**2 * floats(1, 0.75, 0.75))[None])
+
+
+def test_hazard_as_the_paper_has_it():
+    """Worked out by hand to three digits, and never more than e^c."""
+    ratio = floats(0.5, 0.8, 1, 1.2, 3, 10)[None]
+    weight = Hazard()(view([[1] * 6]), ratio, torch.ones_like(ratio)) * ratio
+    torch.testing.assert_close(weight, floats(0.054, 0.179, 0.265, 0.330, 0.315, 0.082)[None], atol=5e-4, rtol=0)
+    far = torch.logspace(-6, 6, 1000, dtype=torch.float64)[None]
+    assert (Hazard()(view([[1] * 1000]), far, torch.ones_like(far)) * far).max() < math.exp(1.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"target": 0.19}, (0.5, 2.0)),
+        ({"target": 0.3}, (0.5, 3.0)),
+        ({"target": 0.48}, (0.5, 4.0)),
+        ({"target": 0.5}, (1.0, 4.0)),
+        ({"target": 0.081, "part": "odds", "first": "low"}, (0.5, 2.0)),
+        ({"target": 0.1, "part": "odds", "first": "low"}, (1.0, 3.0)),
+        ({"target": 0.15, "part": "odds", "first": "low"}, (1.0, 4.0)),
+        ({"target": 0.5, "part": "odds", "first": "low"}, (1.0, 4.0)),
+    ],
+)
+def test_balanced_clip_widens_until_the_good_have_their_part(settings: dict, found: tuple[float, float]):
+    """A good action of advantage 1, ratio 8 and probability ½; bad ones of −1, ¼ and ¼, and of −12, 2 and ¼.
+
+    Share: the good sum ½·min(8, c) is 1, 1½ or 2, the bad one ¼·max(¼, c) + 6 is 6⅛, 6 3/16 or 6¼, so that 1/5⅛ = 0.195,
+    1½/4⅝ = 0.324 and 2/4⅛ = 0.485. Odds: 2/24½ = 0.082, 2/24¾, 2/25 = 0.08, 3/25 = 0.12, 4/25 = 0.16.
+    """
+    clip = BalancedClip(0.5, 1.0, 0.25, 2.0, 4.0, 1.0, **settings)
+    acted = view([[1, 1, 1, 0]], logp_rollout=floats(0.5, 0.25, 0.25, 0.9).log()[None])
+    ratio, advantage = floats(8, 0.25, 2, 99)[None], floats(1, -1, -12, 99)[None]
+    assert clip.found(acted, ratio, advantage) == found
+    assert_equal(clip(acted, ratio, advantage)[:, :3], floats(0, 0, 1)[None])
+    assert clip.needs == ({"logp_rollout"} if clip.part == "share" else set())
+
+
+def test_balanced_clip_takes_steps_up_to_its_last_bounds():
+    """The last step may be shorter, and there may be none."""
+    ratio = floats(0.5, 4)[None]
+    bad = -torch.ones_like(ratio)
+    assert BalancedClip(0.6, 0.9, 0.2, 1.2, 1.25, 1.0, part="odds").found(view([[1, 1]]), ratio, bad) == (0.9, 1.25)
+    fixed = BalancedClip(0.4, 0.4, 0.2, 1.2, 1.2, 1.0, part="odds")
+    assert fixed.found(view([[1, 1]]), ratio, bad) == (0.4, 1.2)
+    assert_equal(fixed(view([[1, 1]]), ratio, bad), floats(1, 1)[None])
+    assert_equal(replace(fixed, bound=3.0)(view([[1, 1]]), ratio, bad), floats(1, 0)[None])
+
+
 def test_geometric_clip_has_one_weight_for_the_tokens_that_are_not_clipped():
     """Ratios 8, 1 and 1/8, bounds 2 and 1/2. Good: (2·1·⅛)^⅓ = 4^−⅓; bad: (8·1·½)^⅓ = 4^⅓. A fourth token is not acted."""
     ratio = floats(8, 1, 1 / 8, 99).expand(2, 4)
@@ -106,6 +167,46 @@ def test_corrected_is_another_mask_times_a_truncated_ratio():
     assert Corrected(of=Clip()).scope == "token"
     assert Corrected(of=GeometricClip()).scope == "sequence"
     assert Corrected(of=CovarianceDrop()).needs == {"logp_old", "logp_rollout"}
+
+
+def test_corrected_over_the_sequence_is_one_factor_for_all_its_actions():
+    """Ratios 4 and ½ come to 2, 1 and ¼ to ¼; a third token of each is no action."""
+    ratios = floats(4, 0.5, 99, 1, 0.25, 99).view(2, 3)
+    acted = view([[1, 1, 0]] * 2, logp_old=torch.zeros(2, 3).double(), logp_rollout=-ratios.log())
+    ones = torch.ones(2, 3).double()
+    whole = Corrected(high=1.5, over="sequence", of=Everywhere())
+    assert_equal(whole(acted, ones, ones), floats(1.5, 0.25)[:, None].expand(2, 3))
+    assert whole.scope == "sequence"
+
+
+@pytest.mark.parametrize(
+    ("over", "passed"),
+    [("token", [[0, 1, 1], [1, 1, 0]]), ("sequence", [[1, 1, 1], [0, 0, 0]]), ("geometric", [[1, 1, 1], [1, 1, 1]])],
+)
+def test_agreeing_is_about_a_token_an_answer_or_its_mean(over, passed: list[list[float]]):
+    """Ratios 8, ½, ½ with product 2 and mean 2^⅓, and ½, ½, ¼ with product 1/16 and mean 2^(−4/3) ≈ 0.397; bounds 0.3 and 4."""
+    ratios = floats(8, 0.5, 0.5, 0.5, 0.5, 0.25).view(2, 3)
+    acted = view([[1, 1, 1]] * 2, logp_old=torch.zeros(2, 3).double(), logp_rollout=-ratios.log())
+    ones = torch.ones(2, 3).double()
+    gate = Agreeing(low=0.3, high=4.0, over=over, of=Everywhere())
+    assert_equal(gate(acted, ones, ones), torch.tensor(passed).double())
+    assert gate.scope == ("token" if over == "token" else "sequence")
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(0.49, 0), (0.5, 0.5), (1.0, 1.0), (5.0, 5.0), (5.01, 0)])
+def test_agreeing_is_the_ratio_itself_within_its_bounds(ratio: float, factor: float):
+    acted = view([[1]], logp_old=torch.zeros(1, 1).double(), logp_rollout=-floats(ratio).log()[None])
+    assert_equal(Agreeing()(acted, floats(1)[None], floats(1)[None]), floats(factor)[None])
+    assert Agreeing().needs == {"logp_old", "logp_rollout"}
+
+
+def test_against_has_a_ratio_for_each_of_two_masks():
+    """To the engine 8, 2 and 2, of which at most 4 count; to the learner before 1, 1 and 2, of which the last is clipped."""
+    moved = view([[1, 1, 1]], torch.zeros(1, 3).double(), logp_old=-floats(1, 1, 2).log()[None])
+    ratio, advantage = floats(8, 2, 2)[None], torch.ones(1, 3).double()
+    assert_equal(Against(Clip(), Old(), Cap(high=4.0))(moved, ratio, advantage) * ratio, floats(4, 2, 0)[None])
+    assert Against(Clip(), Rollout(), Corrected()).needs == {"logp_old", "logp_rollout"}
+    assert Against(GeometricClip(), Old(), Cap()).scope == "sequence"
 
 
 def test_taper_has_bounds_for_good_and_for_bad_actions():

@@ -83,7 +83,7 @@ def test_settings_reach_the_term_that_they_name():
 
 
 NESTED = Method(
-    Term(mask=Corrected(2.0, Clip()), advantage=Gated(Filtered(0.5, "length", Relative(scale="group")), "upto")),
+    Term(mask=Corrected(2.0, of=Clip()), advantage=Gated(Filtered(0.5, "length", Relative(scale="group")), "upto")),
     Term(name="shown", advantage=Gated(One()), on=(Origin.DEMONSTRATION,)),
 )
 
@@ -91,9 +91,9 @@ NESTED = Method(
 @pytest.mark.parametrize(
     ("settings", "changed"),
     [
-        ({"mask.of.high": 0.28}, NESTED.replace(mask=Corrected(2.0, Clip(0.2, 0.28)))),
-        ({"mask.high": math.inf}, NESTED.replace(mask=Corrected(math.inf, Clip()))),
-        ({"mask.high": "inf"}, NESTED.replace(mask=Corrected(math.inf, Clip()))),
+        ({"mask.of.high": 0.28}, NESTED.replace(mask=Corrected(2.0, of=Clip(0.2, 0.28)))),
+        ({"mask.high": math.inf}, NESTED.replace(mask=Corrected(math.inf, of=Clip()))),
+        ({"mask.high": "inf"}, NESTED.replace(mask=Corrected(math.inf, of=Clip()))),
         ({"advantage.of.of.scale": "none"}, NESTED.replace(advantage=Gated(Filtered(0.5, "length", Relative()), "upto"))),
         ({"shown.advantage.rate": 0.5}, Method(NESTED.terms[0], replace(NESTED.terms[1], advantage=Gated(One(), rate=0.5)))),
     ],
@@ -198,9 +198,9 @@ def test_difference_shows_only_what_differs():
 
 
 def test_difference_goes_into_the_parts_of_parts_as_far_as_they_are_of_one_kind():
-    one, other = (Method(PLAIN).replace(mask=Corrected(high, of)) for high, of in ((2.0, Clip(0.2, 0.28)), (math.inf, Clip())))
+    one, other = (Method(PLAIN).replace(mask=Corrected(high, of=of)) for high, of in ((2.0, Clip(0.2, 0.28)), (math.inf, Clip())))
     assert difference(one, other) == [("mask.high", "2", "inf"), ("mask.of.high", "0.28", "0.2")]
-    assert difference(one, one.replace(mask=Corrected(2.0, Everywhere()))) == [("mask.of", "Clip(0.2, 0.28)", "Everywhere")]
+    assert difference(one, one.replace(mask=Corrected(2.0, of=Everywhere()))) == [("mask.of", "Clip(0.2, 0.28)", "Everywhere")]
     assert difference(one, one.with_settings({"mask.high": 2.0000001})) == [("mask.high", "2", "2.0000001")]
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from quatrain.objective import Current, GeometricMean, Old, Reference, Rollout, Sequence, Term, Token, Unit
+from quatrain.objective import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Sequence, Term, Token, Unit
 from tests.objective.views import assert_equal, floats, view
 
 LOG_RATIO = [math.log(2), math.nan, 0.0, math.log(4)]
@@ -29,6 +29,7 @@ def test_which_policy_is_measured_against(denominator, field: str):
         (Unit(), Sequence(), [math.exp(-6), 0, math.exp(-6), math.exp(-6)]),
         (Old(), Token(), [2, 0, 1, 4]),
         (Old(), Sequence(), [8, 0, 8, 8]),
+        (PrefixMinimum(), Token(), [2, 0, 2, 4]),
         (GeometricMean(), Token(), [2, 0, 2, 2]),
         (GeometricMean(), Sequence(), [8, 0, 8, 8]),
         (Current(), Token(), [1, 0, 1, 1]),
@@ -40,6 +41,14 @@ def test_ratio(denominator, likelihood, ratio: list[float]):
     answer = view([[1, 0, 1, 1]], logp, logp_old=logp - floats(*LOG_RATIO))
     factors = Term(denominator=denominator, likelihood=likelihood).factors(answer, torch.ones(1, 4), torch.ones(1, 1))
     assert_equal(factors.ratio, floats(*ratio)[None])
+
+
+def test_the_least_ratio_of_the_prefix():
+    """Ratios 4, ½, 2 and ¼ of the tokens that are actions: the least of those before them are none, 4, ½ and ½."""
+    ratios = floats(4, math.nan, 0.5, 2, 0.25)[None]
+    answer = view([[1, 0, 1, 1, 1]], ratios.log(), logp_old=torch.zeros(1, 5).double())
+    factors = Term(denominator=PrefixMinimum()).factors(answer, torch.ones(1, 5), torch.ones(1, 1))
+    assert_equal(factors.ratio, floats(4, 0, 2, 1, 0.125)[None])
 
 
 def test_one_ratio_for_the_sequence_in_float32_as_well():

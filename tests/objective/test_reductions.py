@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quatrain.objective import (
+    Budget,
     Constant,
     PerCreditedToken,
     PerGroup,
@@ -18,7 +19,7 @@ from tests.objective.views import assert_equal, floats, view
 
 # Answers of 3, 1 and 2 tokens; the first two are of one prompt. A fourth has no action.
 ANSWERS = view([[1, 1, 1, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0]], prompt_id=torch.tensor([4, 4, -1, -1]))
-EVERY = [PerToken(), PerCreditedToken(), PerSequence(), PerGroup(), SumPerGroup(), Undiluted(), Constant()]
+EVERY = [PerToken(), PerCreditedToken(), PerSequence(), PerGroup(), SumPerGroup(), Undiluted(), Constant(), Budget()]
 SECOND_EARNED_NOTHING = replace(ANSWERS, advantage=floats(-2, 0, 1, 9)[:, None].expand(4, 4))
 
 
@@ -32,6 +33,9 @@ SECOND_EARNED_NOTHING = replace(ANSWERS, advantage=floats(-2, 0, 1, 9)[:, None].
         (SumPerGroup(), [1 / 2, 1 / 2, 1 / 2]),
         (Constant(), [1 / 3, 1 / 3, 1 / 3]),
         (Constant(tokens=10.0), [1 / 30, 1 / 30, 1 / 30]),
+        (Budget(tokens=10.0), [1 / 10, 1 / 10, 1 / 10]),
+        (Budget(tokens=4.0), [1 / 4, 1 / 4, 0]),
+        (Budget(tokens=3.0), [1 / 3, 0, 0]),
     ],
     ids=str,
 )
@@ -53,6 +57,14 @@ def test_share_of_a_token(reduce, share: list[float]):
 )
 def test_share_of_an_answer_that_is_one_action(reduce, share: list[float]):
     assert_equal(reduce(SECOND_EARNED_NOTHING, Sequence().actions(ANSWERS))[:3, 0], floats(*share))
+
+
+def test_a_budget_is_filled_in_the_order_of_the_batch():
+    """From behind, without the row that has no action: 2, 1 and 3 tokens. An answer that is one action costs its tokens, too."""
+    behind = view(ANSWERS.action.flip(0).tolist())
+    for likelihood in (Token(), Sequence()):
+        share = Budget(tokens=3.0)(behind, likelihood.actions(behind))
+        assert_equal(share[1:, 0], floats(1 / 3, 1 / 3, 0))
 
 
 @pytest.mark.parametrize("reduce", EVERY, ids=str)

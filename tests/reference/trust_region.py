@@ -198,6 +198,49 @@ def ce_gppo(answers: Answers, low: float = 0.2, high: float = 0.2, below: float 
     return -mean(mean_of_tokens(objective(a, own) for a in own) for own in groups(sampled(answers)))
 
 
+def mhpo(
+    answers: Answers,
+    bound: float = 1.5,
+    rise: tuple[float, float] = (1.5, 1.0),
+    fall: tuple[float, float] = (2.0, 0.8),
+) -> Tensor:
+    """1/K Σᵢ 1/Tᵢ Σₜ exp(ψ(r) − ζ(sg[ψ])) Â, ψ = c tanh(log r / c): arXiv:2603.16929.
+
+    ζ = (softplus(ψ)/λ₊)^k₊ + (softplus(−ψ)/λ₋)^k₋; `rise` is (k₊, λ₊), `fall` (k₋, λ₋).
+    """
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        seeming = bound * torch.tanh((answer.logp - answer.logp_old) / bound)
+        up, down = (torch.log1p(torch.exp(x)) for x in (seeming.detach(), -seeming.detach()))
+        hazard = (up / rise[1]) ** rise[0] + (down / fall[1]) ** fall[0]
+        return (torch.exp(seeming - hazard) * z_score(answer, answers)).mean()
+
+    return -mean(objective(a) for a in answers)
+
+
+def r2vpo(answers: Answers, lam: float = 2.5) -> Tensor:
+    """E[ρ Â − λ (ρ − 1)²]: arXiv:2601.03320, with λ as a number; the expectation and Â are GRPO's."""
+    answers = sampled(answers)
+    return -mean((ratio(a) * z_score(a, answers) - lam * (ratio(a) - 1) ** 2).mean() for a in answers)
+
+
+def c3po(answers: Answers, budget: float = 409_600.0, eps: float = 0.2, beta: float = 0.001, entropy: float = 0.0005) -> Tensor:
+    """1/Φ Σ_{y in Ψ} Σₜ {min[r Â, clip(r) Â] − β D_KL + α H}: arXiv:2506.14731; Ψ is filled, after Â, until Σ|y| reaches Φ.
+
+    In the order of the answers; D_KL is that of `grpo`, and the entropy that of the tokens that take part.
+    """
+    answers = sampled(answers)
+    total, spent = torch.zeros(()), 0
+    for answer in answers:
+        if spent >= budget:
+            break
+        spent += len(answer.logp)
+        surrogate = clipped(ratio(answer), z_score(answer, answers), eps, eps)
+        total = total + (surrogate - beta * _k3(answer) + entropy * answer.entropy).sum()
+    return -total / budget
+
+
 def _covariance(answers: Answers) -> Tensor:
     """(log π_θ(yᵢ) − mean)·(A(yᵢ) − mean) of all tokens: arXiv:2505.22617, eq. 10."""
     logp = torch.cat([a.logp for a in answers]).detach()
