@@ -363,6 +363,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
+        "qwenlong_l1_5": "Neither has a deviation of each task.",
         "gfpo": "Neither filters a group before its statistics.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",

@@ -249,6 +249,14 @@ METHODS: dict[str, Method] = {
         note="The paper states no ε; 0.2 is PPO's. TRL takes the mean over the minibatch's tokens and adds 1e-4 to "
         "the deviation.",
     ),
+    "qwenlong_l1_5": Method(
+        Term(denominator=Old(), advantage=Relative(baseline="group", scale="task"), reduce=PerGroup()),
+        paper="arXiv:2512.12967",
+        claim="The deviation of a task's rewards, not of a prompt's or of all, where tasks are rewarded on different scales.",
+        aka=("task_advantage", "task_normalized_grpo"),
+        note="One update for each batch, so that the ratio is 1 and nothing is clipped. The paper's AEPO also masks bad answers "
+        "by the minibatch's entropy. In a run with one task the deviation is that of the minibatch.",
+    ),
     "dapo": Method(
         Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=_Z_SCORE, reduce=PerGroup()),
         paper="arXiv:2503.14476",

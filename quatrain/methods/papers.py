@@ -177,6 +177,12 @@ PAPERS: dict[str, Paper] = {
         2026,
         booktitle="International Conference on Learning Representations",
     ),
+    "arXiv:2512.12967": Paper(
+        "{QwenLong-L1.5}: Post-Training Recipe for Long-Context Reasoning and Memory Management",
+        "Shen, Weizhou and Yang, Ziyi and Li, Chenliang and Lu, Zhiyuan and Peng, Miao and Sun, Huashan and Shi, Yingcheng and "
+        "Liao, Shengyi and Lai, Shaopeng and Zhang, Bo and Liu, Dayiheng and Huang, Fei and Zhou, Jingren and Yan, Ming",
+        2025,
+    ),
     "arXiv:2503.14476": Paper(
         "{DAPO}: An Open-Source {LLM} Reinforcement Learning System at Scale",
         "Yu, Qiying and Zhang, Zheng and Zhu, Ruofei and Yuan, Yufeng and Zuo, Xiaochen and Yue, Yu and Fan, Tiantian and Liu, "

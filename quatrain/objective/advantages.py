@@ -103,14 +103,15 @@ class Relative:
 
     Source: group mean and deviation: arXiv:2402.03300 (GRPO), section 4.1.2; without the deviation: arXiv:2503.20783 (Dr. GRPO);
     mean of the others (leave-one-out): arXiv:2402.14740 (RLOO); weighted by length: arXiv:2505.23585 (OPO); the deviation of the
-    minibatch: arXiv:2508.08221 (Lite PPO); over the group's mean: arXiv:2602.02710 (MaxRL), algorithm 1.
+    minibatch: arXiv:2508.08221 (Lite PPO), of the task's answers in it: arXiv:2512.12967 (QwenLong-L1.5); over the group's mean:
+    arXiv:2602.02710 (MaxRL), algorithm 1.
 
     Where all rewards are equal that a baseline is of, and in a group of one, Â is exactly 0.
     """
 
     baseline: Literal["none", "group", "leave_one_out", "length_weighted", "batch"] = "group"
     """What is subtracted: a mean over the group, over its other answers, over it weighted by length, or over the minibatch."""
-    scale: Literal["none", "group", "batch", "group_mean"] = "none"
+    scale: Literal["none", "group", "task", "batch", "group_mean"] = "none"
     """Whose standard deviation is divided by; ``group_mean`` is the mean itself, and where that is not above 0, Â = 0."""
     eps: NonNegativeFloat = 1e-6
     """Added to what is divided by; the papers leave it out."""
@@ -121,8 +122,8 @@ class Relative:
 
     @property
     def needs(self) -> frozenset[str]:
-        whole = {self.baseline, self.scale} <= {"none", "batch"}
-        return frozenset({"reward"} if whole else {"reward", "prompt_id"})
+        whole = {self.baseline, self.scale} <= {"none", "task", "batch"}
+        return frozenset({"reward"} | (set() if whole else {"prompt_id"}) | ({"task"} if self.scale == "task" else set()))
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.reward is not None
@@ -135,15 +136,22 @@ class Relative:
             if self.baseline == "leave_one_out":
                 advantage = advantage * of.count / (of.count - 1).clamp(min=1)
         if self.scale != "none":
-            of = self._statistics(view, reward, "batch" if self.scale == "batch" else "group")
+            of = self._statistics(view, reward, "group" if self.scale == "group_mean" else self.scale)
             advantage = advantage / ((of.mean if self.scale == "group_mean" else of.deviation(self.correction)) + self.eps)
             without = without | (of.mean <= 0) if self.scale == "group_mean" else without
         advantage = advantage.where(~without, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
         return advantage[:, None].expand(view.action.shape)
 
     @staticmethod
-    def _statistics(view: View, reward: Tensor, name: Literal["group", "batch"]) -> Statistics:
-        key = view.group()[0] if name == "group" else torch.zeros_like(view.included, dtype=torch.int64)
+    def _statistics(view: View, reward: Tensor, name: Literal["group", "task", "batch"]) -> Statistics:
+        match name:
+            case "group":
+                key = view.group()[0]
+            case "task":
+                assert view.batch.task is not None
+                key = torch.unique(view.batch.task, return_inverse=True)[1]
+            case "batch":
+                key = torch.zeros_like(view.included, dtype=torch.int64)
         return Statistics(reward, key, view.included)
 
 

@@ -367,7 +367,8 @@ def _split(term: AnyTerm, terms: Terms) -> str | None:
 
 
 def _reach(part: Any) -> Scope:
-    return "batch" if isinstance(part, Relative) and "batch" in (part.baseline, part.scale) else part.scope
+    wide = isinstance(part, Relative) and ("batch" in (part.baseline, part.scale) or part.scale == "task")
+    return "batch" if wide else part.scope
 
 
 # --- what it means -----------------------------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ EQUAL_NUMBERS = [
     ("dr_grpo", {"mask.low": 0.1, "mask.high": 0.1, "reduce.tokens": 50.0}, {"eps": 0.1, "tokens": 50.0}),
     ("lite_ppo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("bnpo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
+    ("qwenlong_l1_5", {"advantage.eps": 0.1}, {"std_eps": 0.1}),
     ("dapo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("dapo:code", {"mask.low": 0.1, "mask.high": 0.4, "mask.bound": 1.5}, {"low": 0.1, "high": 0.4, "bound": 1.5}),
     ("gspo", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
@@ -279,6 +280,7 @@ def test_bounds_are_those_of_the_paper(name: str):
         reward=reward,
         reward_greedy=torch.zeros_like(reward),
         prompt_id=torch.arange(len(moved)) // 2,
+        task=torch.zeros_like(reward, dtype=torch.int64),
     )
     for origin in METHODS[name].origins:
         owned = batch.replace(origin=torch.full((len(moved),), origin.code))
@@ -489,7 +491,15 @@ def test_metrics_are_numbers_under_one_scheme(name: str):
 
 OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
-    **{"group_mean": "none", "length": "efficiency", "above": "upto", "upto": "above", "ref": "old", "old": "ref"},
+    **{
+        "task": "group",
+        "group_mean": "none",
+        "length": "efficiency",
+        "above": "upto",
+        "upto": "above",
+        "ref": "old",
+        "old": "ref",
+    },
     **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward"},
     **{"mean": "sum", "sum": "mean"},
     **{"certainty": "entropy", "entropy": "likelihood", "likelihood": "certainty"},

@@ -62,6 +62,7 @@ HAND_WORKED = {
         -math.sqrt(0.5),
         math.sqrt(0.5),
     ],
+    ("group", "task"): [x / math.sqrt(3.5) for x in (0.5, -0.5, -0.5, 0.5, -1.5, 1.5)],
     ("group", "batch"): [x / math.sqrt(3.5) for x in (0.5, -0.5, -0.5, 0.5, -1.5, 1.5)],
     ("leave_one_out", "none"): [2 / 3, -2 / 3, -2 / 3, 2 / 3, -3, 3],
     ("batch", "none"): [-0.5, -1.5, -1.5, -0.5, 0.5, 3.5],
@@ -79,6 +80,7 @@ def test_relative(baseline: str, scale: str, left_out: float):
         [[1, 1]] * 3 + [[0, 0]] + [[0, 1]] * 3,
         reward=floats(1, 0, 0, left_out, 1, 2, 5),
         prompt_id=torch.tensor([7, 7, 7, 7, 7, -1, -1]),
+        task=torch.full((7,), 4),
     )
     advantage = Relative(baseline=baseline, scale=scale, eps=0.0)(rewards)
     assert_equal(advantage[rewards.included, 1], floats(*HAND_WORKED[baseline, scale]))
@@ -106,12 +108,23 @@ def test_relative_over_a_mean_that_is_not_above_zero_is_nothing():
     assert (Relative(scale="group_mean")(graded) == 0).all()
 
 
-@pytest.mark.parametrize("scale", ["none", "group", "batch", "group_mean"])
+def test_relative_to_the_deviation_of_each_task():
+    """Two prompts of one task, with rewards 0, 2, 4 and 6, and one of another: deviations √(20/3) and √2."""
+    six = view(
+        [[1]] * 6, reward=floats(0, 2, 4, 6, 10, 12), prompt_id=torch.arange(6) // 2, task=torch.tensor([9] * 4 + [-1] * 2)
+    )
+    expected = floats(-1, 1, -1, 1, -1, 1) / floats(*[20 / 3] * 4, 2, 2).sqrt()
+    assert_equal(Relative(scale="task", eps=0.0)(six)[:, 0], expected)
+    assert Relative(scale="task").needs == {"reward", "prompt_id", "task"}
+
+
+@pytest.mark.parametrize("scale", ["none", "group", "task", "batch", "group_mean"])
 @pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted"])
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_relative_without_contrast_is_exactly_zero(baseline: str, scale: str, eps: float):
     """Also where the mean of equal rewards is not one of them in floating point: (0.1 + 0.1 + 0.1) / 3 ≠ 0.1."""
-    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=torch.tensor([0, 0, 0, 1]))
+    groups = torch.tensor([0, 0, 0, 1])
+    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=groups, task=groups)
     assert (Relative(baseline=baseline, scale=scale, eps=eps)(rewards) == 0).all()
 
 

@@ -17,6 +17,7 @@ class Answer:
     """One answer: for each of its own actions, in order, what the policies and the critic said."""
 
     prompt: int
+    task: int
     origin: Origin
     """Who wrote it."""
     reward: Tensor

@@ -79,6 +79,7 @@ class Case:
         return [
             Answer(
                 prompt=int(batch.prompt_id[row]),
+                task=int(batch.task[row]),
                 origin=list(Origin)[batch.origin[row]],
                 reward=batch.reward[row],
                 reward_greedy=batch.reward_greedy[row],
@@ -182,5 +183,6 @@ def draw(shape: Shape) -> Case:
     )
     values = value_old + uniform(-0.5, 0.5)
     batch = batch.replace(**{name: uniform(0, 2).where(action, garbage) for name in ("entropy_old", "certainty")})
+    batch = batch.replace(task=integers(2, prompts)[prompt_id])
     case = Case(batch, logp.where(action, garbage), values.where(action, garbage))
     return case.rows(torch.randperm(rows, generator=generator))

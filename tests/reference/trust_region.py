@@ -61,6 +61,17 @@ def lite_ppo(answers: Answers, eps: float = 0.2) -> Tensor:
     return -mean(mean_of_tokens(clipped(ratio(a), centred(a, g) / spread, eps, eps) for a in g) for g in groups(answers))
 
 
+def qwenlong_l1_5(answers: Answers, std_eps: float = STD_EPS) -> Tensor:
+    """1/Σ|yᵢ| Σᵢ Aᵢ Σₜ ρ, Aᵢ = (R − mean of the group) / std of the rewards of all samples of its task: arXiv:2512.12967."""
+    answers = sampled(answers)
+
+    def advantage(answer: Answer) -> Tensor:
+        alike = [a for a in answers if a.task == answer.task]
+        return centred(answer, answers) / (deviation(rewards(alike)) + std_eps)
+
+    return -mean(mean_of_tokens(ratio(a) * advantage(a) for a in g) for g in groups(answers))
+
+
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
     """A = (R − p)/f(p; α, β), f a Beta density fitted to the p of all prompts: arXiv:2506.02864.
 

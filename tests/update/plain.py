@@ -108,6 +108,7 @@ def batch(seed: int = 0) -> Batch:
         reward=reward,
         reward_greedy=torch.tensor([0.5, torch.nan, 0.25], dtype=torch.float64)[prompt],
         prompt_id=10 * (3 - prompt),
+        task=prompt.clamp(max=1),
         origin=origin,
     )
 
