@@ -95,6 +95,13 @@ def graded(seed: int) -> Case:
     return case.with_batch(reward=(case.reward > 0.5).double())
 
 
+def graded_twice(seed: int) -> Case:
+    """Answers with two rewards of unlike scales."""
+    case = sampled(seed)
+    rewards = torch.stack([(case.reward > 0.5).double(), 10 * case.reward], 1)
+    return case.with_batch(rewards=rewards, reward_weights=torch.tensor([1.0, 0.5], dtype=torch.float64).expand_as(rewards))
+
+
 def taught(seed: int) -> Case:
     """Answers whose reference policy is the teacher."""
     case = sampled(seed)

@@ -12,6 +12,7 @@ from oracles.case import (
     demonstrated,
     failing_greedily,
     graded,
+    graded_twice,
     labelled,
     on_policy,
     paired_samples,
@@ -187,6 +188,14 @@ COMPARISONS: tuple[Comparison, ...] = (
         difference=f"{_PER_TOKEN} {_EPS}",
         as_theirs={"advantage.eps": 1e-4, "reduce": PerToken()},
     ),
+    Comparison(
+        "gdpo",
+        trl.grpo(loss_type="dapo", multi_objective_aggregation="normalize_then_sum", reward_weights=[1.0, 0.5]),
+        graded_twice,
+        difference="The mean is over the minibatch's tokens. 1e-4 is added to the deviations, not 1e-6.",
+        as_theirs={"advantage.of.eps": 1e-4, "advantage.whole.eps": 1e-4, "reduce": PerToken()},
+    ),
+    Comparison("gdpo:code", Actor("gdpo"), graded_twice, difference=_DUAL, as_theirs={"mask": DualClip()}),
     Comparison(
         "dapo",
         trl.grpo(loss_type="dapo", epsilon_high=0.28),

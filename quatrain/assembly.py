@@ -35,7 +35,8 @@ from quatrain.types import Batch, Origin, Prompt
 from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 
 PROVIDED = frozenset(
-    {"reward", "reward_greedy", "prompt_id", "task", "logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
+    {"reward", "rewards", "reward_weights", "reward_greedy", "prompt_id", "task"}
+    | {"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
     | {"entropy", "entropy_old", "certainty", "values", "log_z"}
 )
 """Fields of a batch that a run of this kind can fill."""

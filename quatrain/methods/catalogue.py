@@ -23,6 +23,7 @@ from quatrain.objective import (
     CovarianceDrop,
     CovarianceTop,
     Current,
+    Decoupled,
     Desirable,
     DualClip,
     EntropyBonus,
@@ -256,6 +257,26 @@ METHODS: dict[str, Method] = {
         aka=("task_advantage", "task_normalized_grpo"),
         note="One update for each batch, so that the ratio is 1 and nothing is clipped. The paper's AEPO also masks bad answers "
         "by the minibatch's entropy. In a run with one task the deviation is that of the minibatch.",
+    ),
+    "gdpo": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Decoupled(of=_Z_SCORE), reduce=PerSequence()),
+        paper="arXiv:2601.05242",
+        claim="Each of several rewards normalized by itself: combinations that sum to the same total no longer look alike.",
+        aka=("reward_decoupled",),
+        note="The paper states no ε; 0.2 is PPO's. TRL takes the mean over the minibatch's tokens and adds 1e-4 to the "
+        "deviations. LaGDPO (arXiv:2603.12166) is named after it; that it normalizes rewards like this is inferred from its "
+        "abstract.",
+    ),
+    "gdpo:code": Method(
+        Term(
+            mask=Clip(0.2, 0.2),
+            denominator=Old(),
+            advantage=Whitened(Decoupled(of=_Z_SCORE, whole=Relative(baseline="none"))),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2601.05242",
+        claim="What its code on verl computes: the sum is whitened over tokens, and so is the mean of the loss.",
+        note="verl's clip is dual at 3.",
     ),
     "dapo": Method(
         Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=_Z_SCORE, reduce=PerGroup()),

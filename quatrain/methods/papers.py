@@ -183,6 +183,12 @@ PAPERS: dict[str, Paper] = {
         "Liao, Shengyi and Lai, Shaopeng and Zhang, Bo and Liu, Dayiheng and Huang, Fei and Zhou, Jingren and Yan, Ming",
         2025,
     ),
+    "arXiv:2601.05242": Paper(
+        "{GDPO}: Group Reward-Decoupled Normalization Policy Optimization for Multi-Reward {RL} Optimization",
+        "Liu, Shih-Yang and Dong, Xin and Lu, Ximing and Diao, Shizhe and Belcak, Peter and Liu, Mingjie and Chen, Min-Hung and "
+        "Yin, Hongxu and Wang, Yu-Chiang Frank and Cheng, Kwang-Ting and Choi, Yejin and Kautz, Jan and Molchanov, Pavlo",
+        2026,
+    ),
     "arXiv:2503.14476": Paper(
         "{DAPO}: An Open-Source {LLM} Reinforcement Learning System at Scale",
         "Yu, Qiying and Zhang, Zheng and Zhu, Ruofei and Yuan, Yufeng and Zuo, Xiaochen and Yue, Yu and Fan, Tiantian and Liu, "

@@ -278,7 +278,7 @@ class Intrinsic:
         assert signal is not None
         signal = signal.double().where(view.action, 0)
         reward = {"certainty": view.mean(signal)[:, 0], "entropy": -signal.sum(1), "likelihood": signal.sum(1)}[self.by]
-        return self.of(replace(view, batch=view.batch.replace(reward=reward)))
+        return self.of(_rewarded(view, reward))
 
 
 _SIGNALS = {"certainty": "certainty", "entropy": "entropy_old", "likelihood": "logp_old"}
@@ -341,6 +341,39 @@ class Whitened:
         least = own.min()  # is subtracted first, so that a deviation far smaller than the mean keeps its digits
         own = own - least
         return (advantage - least - own.mean()) / (own.std(correction=self.correction).clamp(min=self.floor) + self.eps)
+
+
+@dataclass(frozen=True)
+class Decoupled:
+    """An advantage of each reward by itself; their weighted sum then takes the place of the reward in another one.
+
+        Â = whole(Σₖ wₖ·of(Rₖ));  R = Σₖ wₖ·Rₖ
+
+    Source: arXiv:2601.05242 (GDPO), its eq. 4 to 6.
+    """
+
+    of: Any = Relative(scale="group")
+    """The advantage of each."""
+    whole: Any = Relative(baseline="batch", scale="batch")
+    """The advantage of their sum."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | self.whole.needs | {"rewards", "reward_weights"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.rewards is not None
+        assert view.batch.reward_weights is not None
+        columns = zip(view.batch.rewards.T, view.batch.reward_weights.double().T, strict=True)
+        summed = sum((weight[:, None] * self.of(_rewarded(view, reward)) for reward, weight in columns), torch.zeros(()))
+        return self.whole(_rewarded(view, view.mean(summed)[:, 0]))
+
+
+def _rewarded(view: View, reward: Float[Tensor, "B"]) -> View:
+    """The same with another reward."""
+    return replace(view, batch=view.batch.replace(reward=reward))
 
 
 @dataclass(frozen=True)

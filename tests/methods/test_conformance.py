@@ -74,7 +74,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "no baseline": WITHOUT_BASELINE,
         "its baseline is the critic, not the group": WITH_CRITIC,
         "its baseline is the greedy answer, not the group": {"remax"},
-        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline"},
+        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline", "gdpo:code"},
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
@@ -115,6 +115,9 @@ EQUAL_NUMBERS = [
     ("lite_ppo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("bnpo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("qwenlong_l1_5", {"advantage.eps": 0.1}, {"std_eps": 0.1}),
+    ("gdpo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
+    ("gdpo", {"advantage.of.eps": 0.1, "advantage.whole.eps": 0.1}, {"std_eps": 0.1}),
+    ("gdpo:code", {"mask.low": 0.1, "mask.high": 0.1, "advantage.eps": 0.1}, {"eps": 0.1, "std_eps": 0.1}),
     ("dapo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("dapo:code", {"mask.low": 0.1, "mask.high": 0.4, "mask.bound": 1.5}, {"low": 0.1, "high": 0.4, "bound": 1.5}),
     ("gspo", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
@@ -281,6 +284,8 @@ def test_bounds_are_those_of_the_paper(name: str):
         reward_greedy=torch.zeros_like(reward),
         prompt_id=torch.arange(len(moved)) // 2,
         task=torch.zeros_like(reward, dtype=torch.int64),
+        rewards=reward[:, None],
+        reward_weights=torch.ones_like(reward)[:, None],
     )
     for origin in METHODS[name].origins:
         owned = batch.replace(origin=torch.full((len(moved),), origin.code))

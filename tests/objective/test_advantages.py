@@ -12,6 +12,7 @@ from quatrain.objective import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    Decoupled,
     EntropySwitched,
     Filtered,
     FlowBalance,
@@ -153,6 +154,32 @@ def test_beta_normalized_is_flat_where_rates_do_not_differ_or_differ_most(reward
     """Alike, as far apart as can be, and one group alone: α = β = 1, whose density is 1."""
     pairs = view([[1]] * len(reward), reward=floats(*reward), prompt_id=torch.arange(len(reward)) // 2)
     assert_equal(BetaNormalized()(pairs), Relative()(pairs))
+
+
+def test_decoupled_by_hand():
+    """Two answers: of the first reward the z-scores are ±√½, of the second, which is as far apart as may be, the same.
+
+    The third reward is equal for all. Weighted by 1, −3 and 5: ∓2·√½ in the one group, 4·√½ in the other, whose rewards disagree.
+    """
+    rewards = torch.tensor([[1, 9, 2], [0, 5, 2], [nan, nan, nan], [3, 7, 2], [1, 8, 2]], dtype=torch.float64)
+    graded = view(
+        [[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]],
+        reward=torch.zeros(5),
+        rewards=rewards,
+        reward_weights=torch.tensor([1, -3, 5]).expand(5, 3),
+        prompt_id=torch.tensor([0, 0, 0, 1, 1]),
+    )
+    each = Relative(scale="group", eps=0.0)
+    summed = floats(-2, 2, 4, -4) * math.sqrt(0.5)
+    assert_equal(Decoupled(each, Relative("none"))(graded)[graded.included, 0], summed)
+    whole = Relative("batch", "batch", eps=0.0)
+    assert_equal(Decoupled(each, whole)(graded)[graded.included, 1], summed / math.sqrt(20 / 3))
+
+
+def test_decoupled_is_the_advantage_where_there_is_one_reward():
+    graded = view([[1]] * 4, reward=floats(0, 1, 5, 5), prompt_id=torch.tensor([0, 0, 1, 1]), reward_weights=torch.ones(4, 1))
+    graded = replace(graded, batch=graded.batch.replace(rewards=graded.batch.reward[:, None]))
+    assert_equal(Decoupled(Relative(), Relative("none"))(graded), Relative()(graded))
 
 
 def test_over_greedy_is_nothing_where_that_is_not_known():

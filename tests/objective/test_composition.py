@@ -27,6 +27,7 @@ from quatrain.objective import (
     Corrected,
     CovarianceTop,
     Current,
+    Decoupled,
     Desirable,
     DualClip,
     EntropyBonus,
@@ -341,6 +342,7 @@ LINES: dict[str, list[Any]] = {
     "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
+        Decoupled(), Decoupled(Relative(), Relative("none")),
         Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
         ByEntropy(1, Accepted(0.5)), Verified(), AboveValue(),
         GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
@@ -434,6 +436,7 @@ def test_more_steps_on_a_batch_want_a_ratio():
 UNTOLD = {
     "CovarianceDrop",
     "CovarianceTop",
+    "Decoupled",
     "EntropySwitched",
     "Filtered",
     "Gated",

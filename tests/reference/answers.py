@@ -22,6 +22,10 @@ class Answer:
     """Who wrote it."""
     reward: Tensor
     """A scalar."""
+    parts: Tensor
+    """[R] the rewards that the reward is made of in a run with several."""
+    part_weights: Tensor
+    """[R] their weights."""
     reward_greedy: Tensor
     """The reward of the policy's most probable answer to the same prompt; NaN where it is not known."""
     logp: Tensor

@@ -72,6 +72,28 @@ def qwenlong_l1_5(answers: Answers, std_eps: float = STD_EPS) -> Tensor:
     return -mean(mean_of_tokens(ratio(a) * advantage(a) for a in g) for g in groups(answers))
 
 
+def gdpo(answers: Answers, eps: float = 0.2, std_eps: float = STD_EPS) -> Tensor:
+    """GRPO's objective with (A_sum − mean A_sum) / std A_sum over the batch: arXiv:2601.05242; A_sum as in `_summed`."""
+    answers = sampled(answers)
+    summed = torch.stack([_summed(a, answers, std_eps) for a in answers])
+    advantages = (summed - summed.mean()) / (deviation(summed) + std_eps)
+    return -mean(clipped(ratio(a), advantage, eps, eps).mean() for a, advantage in zip(answers, advantages, strict=True))
+
+
+def gdpo_code(answers: Answers, eps: float = 0.2, std_eps: float = 1e-8) -> Tensor:
+    """The same whitened over tokens, as a mean over tokens."""
+    answers = sampled(answers)
+    advantages = _whitened([_summed(a, answers, STD_EPS).expand(len(a.logp)) for a in answers], lambda x: x.std() + std_eps)
+    return -mean_of_tokens(clipped(ratio(a), advantage, eps, eps) for a, advantage in zip(answers, advantages, strict=True))
+
+
+def _summed(answer: Answer, answers: Answers, std_eps: float) -> Tensor:
+    """A_sum = Σₙ wₙ Aₙ, Aₙ = (rₙ − mean of the group) / std of the group."""
+    own = torch.stack([a.parts for a in group(answer, answers)])
+    spread = torch.stack([deviation(column) for column in own.T])
+    return (answer.part_weights * (answer.parts - own.mean(0)) / (spread + std_eps)).sum()
+
+
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
     """A = (R − p)/f(p; α, β), f a Beta density fitted to the p of all prompts: arXiv:2506.02864.
 
