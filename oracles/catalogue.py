@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -365,6 +366,13 @@ COMPARISONS: tuple[Comparison, ...] = (
         difference="The imitation is a mean over the preferred answers' tokens.",
         as_theirs={"nll": _NLL},
     ),
+    Comparison(
+        "vpo",
+        trl.dpo(loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.01]),
+        pairs,
+        difference="The likelihood of the preferred answers is a mean over their tokens.",
+        as_theirs={"calibrate": replace(_NLL, name="calibrate", coefficient=0.01)},
+    ),
     Comparison("kto", trl.kto(), labelled),
 )
 """In the order of the catalogue."""
@@ -373,12 +381,14 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
         "qwenlong_l1_5": "Neither has a deviation of each task.",
+        "grpo_lambda_length": "Neither switches a reward by how well a group does.",
         "gfpo": "Neither filters a group before its statistics.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",
         "em_rl": "Neither has a reward that the policy's own distributions give.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
+        "ui_tars_2": "verl's GAE has one λ for all answers.",
         "flowrl": "TRL has no learned log Z, and verl none in its package.",
         "flowrl:code": "TRL has no learned log Z, and verl none in its package.",
         "prime": "verl's package has its verifiers, and neither has its process reward.",

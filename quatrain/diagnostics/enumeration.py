@@ -140,7 +140,8 @@ class World:
     def fields(self, current: World) -> dict[str, Tensor]:
         """What a batch can hold of each answer that was sampled here and is learned from at `current`.
 
-        Each is [P, N, T], [P, N] or [P, N, R]. The critic is exact, the greedy answer is the most probable one, and the engine computes as the policy does.
+        Each is [P, N, T], [P, N] or [P, N, R]. The critic is exact, the greedy answer is the most probable one, and the engine
+        computes as the policy does.
         """
         prompt = torch.arange(len(self.reward))[:, None].expand(self.reward.shape)
         greedy = self.reward.gather(1, self.probability.argmax(1, keepdim=True))

@@ -37,6 +37,7 @@ from quatrain.objective import (
     ImplicitProcess,
     Intrinsic,
     LengthAdaptiveGAE,
+    LengthSwitched,
     Logistic,
     Method,
     Old,
@@ -332,6 +333,19 @@ METHODS: dict[str, Method] = {
         aka=("group_filtered",),
         note="The paper states no ε (0.2 is PPO's) and prints the KL to π_old, by which we take π_ref to be meant.",
     ),
+    "grpo_lambda_length": Method(
+        Term(
+            mask=Clip(0.2, 0.2),
+            denominator=Old(),
+            advantage=LengthSwitched(share=0.2, weight=0.6, of=_Z_SCORE),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2505.18086",
+        claim="Brevity is asked for only where the policy already succeeds, so that accuracy does not collapse.",
+        aka=("length_switch",),
+        note="The paper states no ε; 0.2 is PPO's. Its code is said to shorten the wrong answers of the best groups, too; by its "
+        "formula they get 0, as here. GRPO-λ is also the name of arXiv:2510.00194, which is about eligibility traces.",
+    ),
     "cispo": Method(
         Term(mask=Cap(high=5.0), denominator=Old(), advantage=_Z_SCORE, reduce=PerGroup()),
         paper="arXiv:2506.13585",
@@ -469,6 +483,15 @@ METHODS: dict[str, Method] = {
         aka=("value_augmented_ppo",),
         note="The paper does not print the critic's loss or its coefficient; they are PPO's. Training the critic "
         "first is a matter of the recipe.",
+    ),
+    "ui_tars_2": Method(
+        Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=LengthAdaptiveGAE(alpha=0.05), reduce=PerToken()),
+        ValueLoss(coefficient=0.5, clip=math.inf, advantage=GAE(gamma=1.0, lam=1.0), reduce=PerToken()),
+        paper="arXiv:2509.02544",
+        claim="PPO with a critic of full returns, a λ that grows with the answer, and clip-higher: stable over many turns.",
+        aka=("decoupled_gae",),
+        note="The objective of vapo without the likelihood of correct answers. The paper gives no numbers; they are vapo's. "
+        "Shaped rewards and training the critic first are matters of the recipe.",
     ),
     "flowrl": Method(
         *_flow(Cap(low=0.8, high=1.2)),
@@ -675,6 +698,24 @@ METHODS: dict[str, Method] = {
         note="The target of imitation is the preferred answer, one of the choices in the paper, which does not "
         "state the coefficient; 0.1 is that of the HALOs library. TRL's hinge takes imitation as a mean over "
         "tokens.",
+    ),
+    "vpo": Method(
+        _preference("log_ratio", Logistic(beta=0.1)),
+        Term(
+            name="calibrate",
+            coefficient=0.01,
+            denominator=Current(),
+            advantage=Accepted(1.0),
+            likelihood=Sequence(),
+            reduce=PerCreditedToken(),
+            on=_RATED,
+        ),
+        paper="arXiv:2405.19320",
+        claim="A reward is fitted with a bias against its own optimal value, so that offline pairs are not over-optimized.",
+        aka=("value_incentivized", "pessimistic_vpo"),
+        note="The offline, pessimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
+        "these are the preferred ones, and alpha = 0.1, is ours. The online form has the other sign and needs answers of a "
+        "calibration policy, which no run samples. TRL adds to dpo the likelihood per token.",
     ),
     "kto": Method(
         Term(denominator=Current(), advantage=Desirable(beta=0.1), likelihood=Sequence(), reduce=PerSequence(), on=_RATED),

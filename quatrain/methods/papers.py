@@ -127,6 +127,11 @@ PAPERS: dict[str, Paper] = {
         2026,
         booktitle="International Conference on Learning Representations",
     ),
+    "arXiv:2509.02544": Paper(
+        "{UI-TARS-2} Technical Report: Advancing {GUI} Agent with Multi-Turn Reinforcement Learning",
+        "Wang, Haoming and Zou, Haoyang and Song, Huatong and Feng, Jiazhan and Fang, Junjie and Lu, Junting and others",
+        2025,
+    ),
     "arXiv:2509.15207": Paper(
         "{FlowRL}: Matching Reward Distributions for {LLM} Reasoning",
         "Zhu, Xuekai and Cheng, Daixuan and Zhang, Dinghuai and Li, Hengli and Zhang, Kaiyan and Jiang, Che and Sun, Youbang "
@@ -232,6 +237,11 @@ PAPERS: dict[str, Paper] = {
         "Sample More to Think Less: Group Filtered Policy Optimization for Concise Reasoning",
         "Shrivastava, Vaishnavi and Awadallah, Ahmed and Balachandran, Vidhisha and Garg, Shivam and Behl, Harkirat and "
         "Papailiopoulos, Dimitris",
+        2025,
+    ),
+    "arXiv:2505.18086": Paper(
+        "Stable Reinforcement Learning for Efficient Reasoning",
+        "Dai, Muzhi and Liu, Shixuan and Si, Qingyi",
         2025,
     ),
     "arXiv:2506.13585": Paper(
@@ -378,6 +388,13 @@ PAPERS: dict[str, Paper] = {
         "{SLiC-HF}: Sequence Likelihood Calibration with Human Feedback",
         "Zhao, Yao and Joshi, Rishabh and Liu, Tianqi and Khalman, Misha and Saleh, Mohammad and Liu, Peter J.",
         2023,
+    ),
+    "arXiv:2405.19320": Paper(
+        "Value-Incentivized Preference Optimization: A Unified Approach to Online and Offline {RLHF}",
+        "Cen, Shicong and Mei, Jincheng and Goshvadi, Katayoon and Dai, Hanjun and Yang, Tong and Yang, Sherry and Schuurmans, "
+        "Dale and Chi, Yuejie and Dai, Bo",
+        2025,
+        booktitle="International Conference on Learning Representations",
     ),
     "arXiv:2402.01306": Paper(
         "{KTO}: Model Alignment as Prospect Theoretic Optimization",

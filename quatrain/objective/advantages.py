@@ -6,6 +6,7 @@ pass; the others are evaluated once for a whole minibatch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -450,6 +451,46 @@ class EntropySwitched:
 
     def metrics(self, view: View) -> dict[str, float]:
         return {"advantage/switched": self.remember(view)[0]}
+
+
+@dataclass(frozen=True)
+class LengthSwitched:
+    """Another advantage, of a reward for being right that also asks for brevity, but only in the groups that are solved best.
+
+        R′ = right·(1 − weight·sigmoid((|y| − mean)/(σ + eps))) in the best ⌈share·P⌉ groups, elsewhere right;  Â = of(R′)
+
+    Source: arXiv:2505.18086 (GRPO-λ). mean and σ are those of the lengths of the group's right answers; groups that are solved as
+    often as the last one chosen are chosen, too.
+    """
+
+    share: Share = 0.2
+    """How many of the minibatch's groups are asked for brevity, rounded up."""
+    weight: Share = 0.6
+    """The most that a right answer may lose by its length."""
+    threshold: float = 1.0
+    """Smallest reward of a right answer."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the deviation of the lengths."""
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        right = view.batch.reward >= self.threshold
+        index, groups = view.group()
+        rate = Statistics(right.double(), index, view.included).mean
+        each = rate[view.included & (torch.arange(len(index), device=index.device) == _first(index, view.included))]
+        chosen = (each[None] > rate[:, None]).sum(1) < math.ceil(self.share * groups)
+        length = Statistics(view.length[:, 0], index, view.included & right)
+        longer = (length.value - length.mean) / (length.deviation() + self.eps)
+        brief = right * (1 - self.weight * torch.sigmoid(longer))
+        return self.of(_rewarded(view, torch.where(chosen, brief, right.double())))
 
 
 @dataclass(frozen=True)

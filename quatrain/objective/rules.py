@@ -20,6 +20,7 @@ from quatrain.objective.advantages import (
     FlowBalance,
     Intrinsic,
     LengthAdaptiveGAE,
+    LengthSwitched,
     One,
     OverGreedy,
     Rejected,
@@ -471,7 +472,7 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     flow = _has(own.advantage, FlowBalance)
     if flow is not None:
         return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
-    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic)
+    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic, LengthSwitched)
     if other is not None:
         return f"{type(other).__name__} is other than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):

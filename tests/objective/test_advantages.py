@@ -20,6 +20,7 @@ from quatrain.objective import (
     ImplicitProcess,
     Intrinsic,
     LengthAdaptiveGAE,
+    LengthSwitched,
     One,
     OverGreedy,
     Pooled,
@@ -180,6 +181,23 @@ def test_decoupled_is_the_advantage_where_there_is_one_reward():
     graded = view([[1]] * 4, reward=floats(0, 1, 5, 5), prompt_id=torch.tensor([0, 0, 1, 1]), reward_weights=torch.ones(4, 1))
     graded = replace(graded, batch=graded.batch.replace(rewards=graded.batch.reward[:, None]))
     assert_equal(Decoupled(Relative(), Relative("none"))(graded), Relative()(graded))
+
+
+def test_length_switched_by_hand():
+    """Three groups with ½, ½ and ⅓ of their answers right; the best third of them is one, and the second is as good.
+
+    In the first, right answers of 1 and 3 tokens: mean 2, deviation √2; in the second, one alone loses half of the weight.
+    """
+    lengths = [1, 3, 2, 2, 2, 1, 3, 1, 1]
+    acts = [[int(t < n) for t in range(3)] for n in lengths]
+    graded = view(acts, reward=floats(1, 2, 0, 0.5, 1, 0, 1, 0, 0), prompt_id=torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2]))
+    longer = 1 / (1 + math.exp(-1 / math.sqrt(2)))
+    reward = floats(1 - 0.5 * (1 - longer), 1 - 0.5 * longer, 0, 0, 0.75, 0, 1, 0, 0)
+    switched = LengthSwitched(share=1 / 3, weight=0.5, eps=0.0, of=Relative(baseline="none"))
+    lone = graded.batch.prompt_id == 1
+    assert_equal(switched(graded)[~lone, 0], reward[~lone])
+    assert_equal(replace(switched, eps=1.0)(graded)[lone, 0], reward[lone])
+    assert_equal(replace(switched, share=0.0)(graded)[:, 0], (reward > 0).double())
 
 
 def test_over_greedy_is_nothing_where_that_is_not_known():

@@ -39,6 +39,7 @@ from quatrain.objective import (
     GeometricClip,
     GeometricMean,
     LengthAdaptiveGAE,
+    LengthSwitched,
     Method,
     Old,
     One,
@@ -343,6 +344,7 @@ LINES: dict[str, list[Any]] = {
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
         Decoupled(), Decoupled(Relative(), Relative("none")),
+        LengthSwitched(0.5, threshold=0.5), LengthSwitched(0.5, threshold=0.5, of=Relative("leave_one_out")),
         Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
         ByEntropy(1, Accepted(0.5)), Verified(), AboveValue(),
         GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),

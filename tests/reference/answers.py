@@ -100,8 +100,9 @@ def deviation(values: Tensor, correction: int = 1) -> Tensor:
 
 
 def centred(answer: Answer, answers: Answers) -> Tensor:
-    """R − mean(R) over the answers to the same prompt."""
-    return answer.reward - rewards(group(answer, answers)).mean()
+    """R − mean(R) over the answers to the same prompt; exactly 0 where all are equal, which a mean need not be."""
+    own = rewards(group(answer, answers))
+    return answer.reward - own.mean() if (own != own[0]).any() else torch.zeros_like(own[0])
 
 
 def z_score(answer: Answer, answers: Answers) -> Tensor:

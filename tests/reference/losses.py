@@ -21,7 +21,7 @@ from tests.reference.imitation import (
     sft,
     srft,
 )
-from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic
+from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic, vpo
 from tests.reference.reinforce import (
     em_rl,
     gpg,
@@ -57,6 +57,7 @@ from tests.reference.trust_region import (
     gfpo,
     gmpo,
     grpo,
+    grpo_lambda_length,
     gspo,
     intuitor,
     kl_cov,
@@ -71,6 +72,7 @@ from tests.reference.trust_region import (
     reinforce_pp_code,
     sapo,
     tis,
+    ui_tars_2,
     vapo,
 )
 
@@ -105,6 +107,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "luspo": luspo,
     "gmpo": gmpo,
     "gfpo": gfpo,
+    "grpo_lambda_length": grpo_lambda_length,
     "cispo": cispo,
     "sapo": sapo,
     "ce_gppo": ce_gppo,
@@ -119,6 +122,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "dppo_tv:code": dppo_tv_code,
     "ppo": ppo,
     "vapo": vapo,
+    "ui_tars_2": ui_tars_2,
     "flowrl": flowrl,
     "flowrl:code": flowrl_code,
     "prime": prime,
@@ -139,6 +143,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "simpo": simpo,
     "orpo": orpo,
     "slic": slic,
+    "vpo": vpo,
     "kto": kto,
 }
 """The published loss of every row of the catalogue, by its id; numbers are keyword arguments."""

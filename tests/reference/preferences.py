@@ -70,6 +70,14 @@ def slic(answers: Answers, delta: float = 1.0, lam: float = 0.1) -> Tensor:
     return _pairs(answers, lambda w, o: relu(delta - w.logp.sum() + o.logp.sum())) + lam * nll
 
 
+def vpo(answers: Answers, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
+    """DPO's loss − α β E[log π_θ(y) − log π_ref(y)] over calibration answers: arXiv:2405.19320, the offline form.
+
+    Calibration answers are the preferred ones, those with a reward of at least 1.
+    """
+    return dpo(answers, beta) - alpha * beta * mean(_gain(a) for a in rated(answers) if a.reward >= 1)
+
+
 def kto(answers: Answers, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0) -> Tensor:
     """λ_y − v(x, y), v = λ_D σ(β(r − z)) or λ_U σ(β(z − r)), r = log π_θ/π_ref: arXiv:2402.01306, eq. 7 and 8.
 

@@ -94,6 +94,28 @@ def _summed(answer: Answer, answers: Answers, std_eps: float) -> Tensor:
     return (answer.part_weights * (answer.parts - own.mean(0)) / (spread + std_eps)).sum()
 
 
+def grpo_lambda_length(
+    answers: Answers, eps: float = 0.2, lam: float = 0.2, alpha: float = 0.6, correct: float = 1.0, std_eps: float = 1e-6
+) -> Tensor:
+    """GRPO on r = 1 − α σ((L − mean L)/std L) if correct else 0 in the λ groups of most correct answers, else 1 or 0.
+
+    arXiv:2505.18086. The mean and the standard deviation of L are over the correct answers of the group; groups with as many
+    correct ones as the last of the λ are among them.
+    """
+    found = groups(sampled(answers))
+    shares = [sum(bool(a.reward >= correct) for a in own) / len(own) for own in found]
+    least = sorted(shares, reverse=True)[max(math.ceil(lam * len(found)), 1) - 1]
+
+    def switched(answer: Answer, own: Answers, share: float) -> Answer:
+        if answer.reward < correct:
+            return replace(answer, reward=torch.zeros_like(answer.reward))
+        lengths = torch.tensor([float(len(a.logp)) for a in own if a.reward >= correct], dtype=torch.float64)
+        penalty = alpha * torch.sigmoid((len(answer.logp) - lengths.mean()) / (deviation(lengths) + std_eps))
+        return replace(answer, reward=1 - penalty * (share >= least and lam > 0))
+
+    return grpo([switched(a, own, share) for own, share in zip(found, shares, strict=True) for a in own], eps, beta=0.0)
+
+
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
     """A = (R − p)/f(p; α, β), f a Beta density fitted to the p of all prompts: arXiv:2506.02864.
 
@@ -450,6 +472,13 @@ def vapo(
     value_loss = mean_of_tokens((a.value - a.reward) ** 2 / 2 for a in answers)
     nll = -mean_of_tokens(a.logp for a in answers if a.reward >= 1)
     return surrogate + value_coefficient * value_loss + mu * nll
+
+
+def ui_tars_2(
+    answers: Answers, low: float = 0.2, high: float = 0.28, alpha: float = 0.05, value_coefficient: float = 0.5
+) -> Tensor:
+    """PPO with λ_policy = 1 − 1/(α l), λ_critic = 1 and clip-higher: arXiv:2509.02544; what it does not print is as in `vapo`."""
+    return vapo(answers, low, high, alpha, mu=0.0, value_coefficient=value_coefficient)
 
 
 def flowrl(answers: Answers, eps: float = 0.2, beta: float = 15.0) -> Tensor:
