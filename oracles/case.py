@@ -136,6 +136,12 @@ def paired_samples(seed: int) -> Case:
     return case.with_batch(origin=torch.full((2 * PAIRS,), Origin.POLICY.code))
 
 
+def own_pairs(seed: int) -> Case:
+    """The same, where the policy that acted is the reference."""
+    case = paired_samples(seed)
+    return case.with_batch(logp_rollout=case.logp_ref)
+
+
 def labelled(seed: int) -> Case:
     """Six good and four bad answers of ten prompts, and for each another prompt's answer, to measure the distance on."""
     case = sampled(seed, (20,))

@@ -93,6 +93,7 @@ class Trajectory:
     reward: float | None = None
     """The total, weighted reward; None until judged, or where judging failed."""
     turn_rewards: tuple[float, ...] = ()
+    """Those of single turns, from turn 0 on; empty where turns have none of their own."""
     episode_id: int = 0
     """Trajectories (of several agents, or rewritten contexts) that share an outcome."""
     agent: int = 0
@@ -175,6 +176,8 @@ class Batch:
     """[B, T] int64."""
     turn: Tensor | None = None
     """[B, T] int64."""
+    turn_reward: Tensor | None = None
+    """[B, T] the reward of the turn that the token is of; the whole reward where turns have none of their own."""
     reward: Tensor | None = None
     """[B]."""
     reward_greedy: Tensor | None = None
@@ -248,7 +251,8 @@ def _axes(name: str) -> str:
 def collate(groups: Sequence[Group]) -> Batch:
     """The trainable trajectories of `groups` as one Batch, padded on the right with token 0.
 
-    Order is kept; a group without trainable members contributes nothing. A demonstration that was not judged has reward 0.
+    Order is kept; a group without trainable members contributes nothing. A demonstration that was not judged has reward 0, and so
+    has a turn that is beyond those with rewards.
     """
     members = [trajectory for group in groups for trajectory in group.trainable]
     width = max((len(t.tokens) for t in members), default=0)
@@ -258,6 +262,13 @@ def collate(groups: Sequence[Group]) -> Batch:
         for row, trajectory in enumerate(members):
             value = getattr(trajectory, name)
             out[row, : len(value)] = value
+        return out
+
+    def turn_reward() -> Tensor:
+        out = torch.zeros(len(members), width)
+        for row, t in enumerate(members):
+            own = torch.tensor([*t.turn_rewards, 0.0] if t.turn_rewards else [t.reward or 0.0])
+            out[row, : len(t.turn)] = own[t.turn.clamp(max=len(own) - 1)]
         return out
 
     def column(name: str) -> Tensor:
@@ -279,6 +290,7 @@ def collate(groups: Sequence[Group]) -> Batch:
         logp_rollout=pad("logp_rollout", torch.float32),
         version=pad("version", torch.int64, fill=-1),
         turn=pad("turn", torch.int64),
+        turn_reward=turn_reward(),
         reward=torch.tensor([t.reward or 0.0 for t in members], dtype=torch.float32),
         reward_greedy=torch.tensor(greedy, dtype=torch.float32) if compared else None,
         rewards=by_kind("rewards"),

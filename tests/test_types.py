@@ -124,6 +124,12 @@ def test_origins_have_different_codes_that_do_not_change():
     }
 
 
+def test_collating_lays_out_the_rewards_of_turns():
+    turns = {"turn": torch.tensor([0, 1, 1, 2]), "turn_rewards": (0.25, -2.0)}
+    batch = collate([group(1, trajectory(1, 1, 3, **turns), trajectory(1, 1, 1, turn=torch.tensor([0, 7]), reward=3.0))])
+    assert batch.turn_reward.tolist() == [[0.25, -2, -2, 0], [3, 3, 0, 0]]
+
+
 def test_collating_lays_out_the_rewards_of_a_total_by_kind():
     judged = [{"correct": 1.0, "short": -0.5}, {"short": 2.0}, {}]
     weights = {"correct": 1.0, "short": 0.25}

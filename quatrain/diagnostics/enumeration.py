@@ -162,6 +162,7 @@ class World:
             "reward": self.reward,
             "reward_greedy": greedy.expand(self.reward.shape),
             "rewards": self.reward[..., None],
+            "turn_reward": self.reward[..., None].expand(self.logp.shape),
             "reward_weights": torch.ones_like(self.reward)[..., None],
             "prompt_id": prompt,
             "task": prompt,

@@ -16,6 +16,7 @@ from quatrain.objective import (
     BetaNormalized,
     ByEntropy,
     ByOrigin,
+    ByTurn,
     Cap,
     Clip,
     Constant,
@@ -35,6 +36,7 @@ from quatrain.objective import (
     GeometricMean,
     Hinge,
     ImplicitProcess,
+    ImplicitSteps,
     Intrinsic,
     LengthAdaptiveGAE,
     LengthSwitched,
@@ -48,6 +50,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PerTurn,
     Pooled,
     Preferred,
     PreservingClip,
@@ -317,6 +320,27 @@ METHODS: dict[str, Method] = {
         aka=("length_unbiased",),
         note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
+    "rank_grpo": Method(
+        Term(mask=Clip(0.06, 0.08), denominator=GeometricMean("turn"), advantage=ByTurn(_Z_SCORE), reduce=PerTurn()),
+        Term(name="kl", coefficient=0.001, denominator=Current(), advantage=StayClose("k3"), reduce=PerSequence()),
+        paper="arXiv:2510.20150",
+        claim="Each item of a ranked list has its own reward, advantage and ratio: late items learn from what they are worth.",
+        aka=("rank_level_grpo", "turn_level_gspo"),
+        note="A rank is a turn here, whose rewards the trajectory brings; in a task of one turn it is GSPO with a KL. The range "
+        "of the clip and the coefficient of the KL are those of its code.",
+    ),
+    "rank_grpo:code": Method(
+        Term(
+            mask=Clip(0.06, 0.08),
+            denominator=GeometricMean("turn"),
+            advantage=ByTurn(Relative(scale="group", eps=1e-4)),
+            reduce=PerToken(),
+        ),
+        Term(name="kl", coefficient=0.001, denominator=Current(), advantage=StayClose("k3"), reduce=PerToken()),
+        paper="arXiv:2510.20150",
+        claim="What its code computes: a mean over the minibatch's tokens, so that an item weighs by its length.",
+        note="Its code has rewards and penalties of its own for what follows the last item.",
+    ),
     "gmpo": Method(
         Term(mask=GeometricClip(0.4, 0.4), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
         paper="arXiv:2507.20673",
@@ -522,6 +546,28 @@ METHODS: dict[str, Method] = {
         claim="A classifier of outcomes whose logit is a log-ratio of language models is a process reward model for free.",
         aka=("free_process_rewards",),
         note="TRL's bco_pair adds up a pair's two answers, where this is their mean.",
+    ),
+    "istar": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=ImplicitSteps(beta=0.05, weight=1.0), reduce=PerToken()),
+        paper="arXiv:2509.19199",
+        claim="A process reward of each turn, learned online from which of two trajectories won, beside the outcome's advantage.",
+        aka=("oprl", "implicit_step_rewards"),
+        note="The process reward model learns by istar_prm (process.method=istar_prm). The paper's advantage is any of those "
+        "without a critic; this is its RLOO. Its code compares a turn with the first turns of the group's trajectories alone, "
+        "the paper with all. Clip and mean are those of the library that it runs in.",
+    ),
+    "istar_prm": Method(
+        Term(
+            denominator=Current(),
+            advantage=Preferred("log_ratio", Logistic(beta=0.05), to="rollout"),
+            likelihood=Sequence(),
+            reduce=SumPerGroup(),
+        ),
+        paper="arXiv:2509.19199",
+        claim="DPO on the policy's own successes and failures against the policy that acted: a process reward of each turn.",
+        aka=("trajectory_dpo",),
+        note="The paper pairs each success with one failure; here all pairs of a group with different rewards count alike. Equal "
+        "to TRL's DPO with the acting policy for its reference.",
     ),
     "intuitor": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Intrinsic("certainty", _Z_SCORE), reduce=PerSequence()),

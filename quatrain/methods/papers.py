@@ -147,6 +147,18 @@ PAPERS: dict[str, Paper] = {
         "Jeff and Salakhutdinov, Ruslan and Feng, Haiwen and Zanette, Andrea",
         2026,
     ),
+    "arXiv:2510.20150": Paper(
+        "{Rank-GRPO}: Training {LLM}-Based Conversational Recommender Systems with Reinforcement Learning",
+        "Zhu, Yaochen and Steck, Harald and Liang, Dawen and He, Yinhan and Ostuni, Vito and Li, Jundong and Kallus, Nathan",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2509.19199": Paper(
+        "Agentic Reinforcement Learning with Implicit Step Rewards",
+        "Liu, Xiaoqian and Wang, Ke and Wu, Yuchuan and Huang, Fei and Li, Yongbin and Zhang, Junge and Jiao, Jianbin",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
     "arXiv:2505.19590": Paper(
         "Learning to Reason without External Rewards",
         "Zhao, Xuandong and Kang, Zhewei and Feng, Aosong and Levine, Sergey and Song, Dawn",

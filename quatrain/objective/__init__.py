@@ -6,12 +6,14 @@ from quatrain.objective.advantages import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByTurn,
     Decoupled,
     EntropySwitched,
     Filtered,
     FlowBalance,
     Gated,
     ImplicitProcess,
+    ImplicitSteps,
     Intrinsic,
     LengthAdaptiveGAE,
     LengthSwitched,
@@ -50,7 +52,16 @@ from quatrain.objective.masks import (
 from quatrain.objective.method import Method, difference
 from quatrain.objective.part import View
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
-from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.reductions import (
+    Constant,
+    PerCreditedToken,
+    PerGroup,
+    PerSequence,
+    PerToken,
+    PerTurn,
+    SumPerGroup,
+    Undiluted,
+)
 from quatrain.objective.terms import EntropyBonus, PartitionLoss, Term, ValueLoss
 
 __all__ = [
@@ -60,6 +71,7 @@ __all__ = [
     "BetaNormalized",
     "ByEntropy",
     "ByOrigin",
+    "ByTurn",
     "Cap",
     "Clip",
     "Constant",
@@ -81,6 +93,7 @@ __all__ = [
     "GeometricMean",
     "Hinge",
     "ImplicitProcess",
+    "ImplicitSteps",
     "LengthAdaptiveGAE",
     "LengthSwitched",
     "Logistic",
@@ -95,6 +108,7 @@ __all__ = [
     "PerGroup",
     "PerSequence",
     "PerToken",
+    "PerTurn",
     "Pooled",
     "Preferred",
     "PreservingClip",

@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
-from quatrain.types import Origin
+from quatrain.types import Batch, Origin
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -372,6 +372,45 @@ class Decoupled:
         return self.whole(_rewarded(view, view.mean(summed)[:, 0]))
 
 
+@dataclass(frozen=True)
+class ByTurn:
+    """An advantage of each turn, from the turns' own rewards: another one, in which each turn stands for an answer of one token.
+
+        Âₜ = of(Rₖ),  k the turn of token t
+
+    Source: arXiv:2510.20150 (Rank-GRPO), where a turn is a rank.
+    """
+
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    among: Literal["same", "all"] = "same"
+    """What its groups are: the turns of the same number in a group's answers, or all turns of these."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"turn", "turn_reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.turn_reward is not None
+        assert view.batch.turn is not None
+        numbers, of_action = torch.unique(view.turn()[view.action], return_inverse=True)
+        place = torch.arange(len(of_action), device=of_action.device)
+        first = torch.zeros_like(numbers).scatter_reduce(0, of_action, place, "amin", include_self=False)
+        row = view.action.nonzero()[first, 0]
+        key = view.group()[0][row]
+        if self.among == "same":
+            kinds, kind = torch.unique(view.batch.turn[view.action][first], return_inverse=True)
+            key = len(kinds) * key + kind
+        known = {name: getattr(view.batch, name)[row] for name in ("task",) if getattr(view.batch, name) is not None}
+        one = torch.ones_like(row, dtype=torch.bool)[:, None]
+        turns = Batch(action=one, reward=view.batch.turn_reward[view.action][first], prompt_id=key, **known)
+        advantage = torch.zeros(view.action.shape, dtype=torch.float64, device=view.action.device)
+        advantage[view.action] = self.of(View(turns, one, None))[:, 0].double()[of_action]
+        return advantage
+
+
 def _rewarded(view: View, reward: Float[Tensor, "B"]) -> View:
     """The same with another reward."""
     return replace(view, batch=view.batch.replace(reward=reward))
@@ -635,6 +674,36 @@ class ImplicitProcess:
         others = [(Statistics(x, index, view.included).total(x) - x) / (count - 1).clamp(min=1) for x in (average, reward)]
         ahead = (process - others[0][:, None]).where(view.action, 0).flip(1).cumsum(1).flip(1)
         return (ahead + (reward - others[1])[:, None]).where((count > 1)[:, None], 0)
+
+
+@dataclass(frozen=True)
+class ImplicitSteps:
+    """An advantage of the outcome, and the same of a learned process reward of each turn among all turns of the group.
+
+        Âₜ = of(R) + weight·of(qₖ);  qₖ = beta·Σ_{s in turn k} (log π_φ(yₛ) − log π_old(yₛ)),  k the turn of token t
+
+    Source: arXiv:2509.19199 (iStar).
+    """
+
+    beta: PositiveFloat = 0.05
+    """Factor of the process reward."""
+    weight: NonNegativeFloat = 1.0
+    """How much the advantage of the turn counts."""
+    of: Any = Relative(baseline="leave_one_out")
+    """The advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id", "turn", "logp_process", "logp_old"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_process is not None
+        assert view.batch.logp_old is not None
+        process = self.beta * view.over_turn((view.batch.logp_process - view.batch.logp_old).double())
+        turns = replace(view, batch=view.batch.replace(turn_reward=process))
+        return self.of(view) + self.weight * ByTurn(self.of, "all")(turns)
 
 
 @dataclass(frozen=True)

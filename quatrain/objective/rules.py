@@ -49,7 +49,16 @@ from quatrain.objective.masks import (
 )
 from quatrain.objective.part import SCOPES, Scope, brief, signature
 from quatrain.objective.preferences import Desirable, Preferred
-from quatrain.objective.reductions import Constant, PerCreditedToken, PerGroup, PerSequence, PerToken, SumPerGroup, Undiluted
+from quatrain.objective.reductions import (
+    Constant,
+    PerCreditedToken,
+    PerGroup,
+    PerSequence,
+    PerToken,
+    PerTurn,
+    SumPerGroup,
+    Undiluted,
+)
 from quatrain.objective.terms import AnyTerm, EntropyBonus, PartitionLoss, Term, ValueLoss
 from quatrain.types import Origin
 
@@ -273,7 +282,7 @@ def _answers_by_token(term: AnyTerm, _: Terms) -> str | None:
     """
     for _origin, alone in _alone(term):
         whole = _has(alone.advantage, *_COMPARISONS)
-        if whole is not None and isinstance(alone.likelihood, Token) and isinstance(alone.reduce, BY_LENGTH):
+        if whole is not None and isinstance(alone.likelihood, Token) and isinstance(alone.reduce, (*BY_LENGTH, PerTurn)):
             return (
                 f"{type(whole).__name__} is about whole answers, and {brief(alone.reduce)} divides by how many tokens they "
                 "have: take likelihood=Sequence()"
@@ -411,6 +420,8 @@ def _normalizer(term: AnyTerm, _: Terms) -> str | None:
         if not isinstance(own.advantage, _VANISHING):
             return None
         return f"{brief(own.reduce)} counts what has an advantage, so how the others fare decides how much an answer weighs"
+    if isinstance(own.reduce, PerTurn):
+        return "PerTurn divides by each turn's length and each answer's number of turns: the longer, the less each token weighs"
     if not isinstance(own.likelihood, Token):
         return None
     if isinstance(own.reduce, PerSequence):

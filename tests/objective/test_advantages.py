@@ -12,12 +12,14 @@ from quatrain.objective import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByTurn,
     Decoupled,
     EntropySwitched,
     Filtered,
     FlowBalance,
     Gated,
     ImplicitProcess,
+    ImplicitSteps,
     Intrinsic,
     LengthAdaptiveGAE,
     LengthSwitched,
@@ -198,6 +200,39 @@ def test_length_switched_by_hand():
     assert_equal(switched(graded)[~lone, 0], reward[~lone])
     assert_equal(replace(switched, eps=1.0)(graded)[lone, 0], reward[lone])
     assert_equal(replace(switched, share=0.0)(graded)[:, 0], (reward > 0).double())
+
+
+TURNS = {"turn": torch.tensor([[0, 0, 3], [0, 3, 3], [3, 0, 0]]), "prompt_id": torch.tensor([5, 5, 2])}
+"""Answers to two prompts, with turns 0 and 3."""
+
+
+def test_by_turn_by_hand():
+    """To the first prompt, turn 0 has the rewards 1 and 5, turn 3 has 2 and 4; to the second there is one answer of one turn."""
+    turn_reward = torch.tensor([[1, 1, 2], [5, 4, 4], [nan, 7, 7]], dtype=torch.float64)
+    acts = [[1, 1, 1], [1, 1, 0], [0, 1, 1]]
+    graded = view(acts, reward=torch.zeros(3), turn_reward=turn_reward, **TURNS)
+    same = torch.tensor([[-2, -2, -1], [2, 1, 0], [0, 0, 0]]).double()
+    assert_equal(ByTurn(Relative())(graded), same)
+    every = torch.tensor([[-2, -2, -1], [2, 1, 0], [0, 0, 0]]).double()  # their mean is 3 as well
+    assert_equal(ByTurn(Relative(), "all")(graded), every)
+    others = torch.tensor([[1 - 11 / 3, 1 - 11 / 3, 2 - 10 / 3], [5 - 7 / 3, 4 - 8 / 3, 0], [0, 0, 0]]).double()
+    torch.testing.assert_close(ByTurn(Relative("leave_one_out"), "all")(graded), others, rtol=1e-6, atol=0)
+
+
+def test_by_turn_with_one_turn_is_the_advantage():
+    graded = view([[1, 1], [0, 1], [1, 0]], reward=floats(1, 2, 5), prompt_id=torch.zeros(3).long(), turn=torch.full((3, 2), 2))
+    graded = replace(graded, batch=graded.batch.replace(turn_reward=graded.batch.reward[:, None].expand(3, 2)))
+    for among in ("same", "all"):
+        assert_equal(ByTurn(Relative(scale="group"), among)(graded), Relative(scale="group")(graded).where(graded.action, 0))
+
+
+def test_implicit_steps_by_hand():
+    """Process rewards 2·(1 + 2), 2·4, 2·0 and 2·(−1 + 3): 6, 8, 0 and 4; outcomes 1 and 0, less the other's."""
+    gains = torch.tensor([[1, 2, 4], [0, -1, 3], [nan, nan, nan]], dtype=torch.float64)
+    acted = view([[1, 1, 1], [1, 1, 1], [0, 0, 0]], reward=floats(1, 0, 9), logp_process=gains, logp_old=0 * gains, **TURNS)
+    steps = floats(6 - 4, 8 - 10 / 3, 0 - 6, 4 - 14 / 3)
+    expected = torch.stack([1 + 0.5 * steps[[0, 0, 1]], -1 + 0.5 * steps[[2, 3, 3]]])
+    assert_equal(ImplicitSteps(beta=2.0, weight=0.5)(acted)[:2], expected)
 
 
 def test_over_greedy_is_nothing_where_that_is_not_known():

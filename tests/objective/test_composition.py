@@ -21,6 +21,7 @@ from quatrain.objective import (
     BetaNormalized,
     ByEntropy,
     ByOrigin,
+    ByTurn,
     Cap,
     Clip,
     Constant,
@@ -49,6 +50,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PerTurn,
     PreservingClip,
     Reference,
     Rejected,
@@ -340,10 +342,10 @@ LINES: dict[str, list[Any]] = {
         GeometricClip(0.05, 0.05), Cap(high=1.05), Cap(high=math.inf), Taper(), Taper(0, math.inf, 0, math.inf),
         TotalVariation(0.02), TotalVariation(1.0), Shaped(), Corrected(of=Everywhere()), CovarianceTop(share=0.3),
     ],
-    "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
+    "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean(), GeometricMean("turn")],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
-        Decoupled(), Decoupled(Relative(), Relative("none")),
+        ByTurn(), ByTurn(Relative("leave_one_out"), "all"), Decoupled(), Decoupled(Relative(), Relative("none")),
         LengthSwitched(0.5, threshold=0.5), LengthSwitched(0.5, threshold=0.5, of=Relative("leave_one_out")),
         Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
         ByEntropy(1, Accepted(0.5)), Verified(), AboveValue(),
@@ -351,7 +353,7 @@ LINES: dict[str, list[Any]] = {
         FlowBalance(0.5, "sum", Relative("none")),
     ],
     "likelihood": [Token(), Sequence()],
-    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted()],
+    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), PerTurn()],
 }  # fmt: skip
 PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs") for to in ("ref", "old")]
 
@@ -396,6 +398,7 @@ NEEDED: dict[str, set[Given]] = {
     "flowrl": {"reference", "groups", "partition"},
     "opd": {"teacher"},
     "prime": {"reference", "groups"},
+    "istar_prm": {"groups"},
     "remax": set(),
     "reinforce": set(),
     "sft": {"demonstrations"},
@@ -437,6 +440,7 @@ def test_more_steps_on_a_batch_want_a_ratio():
 
 UNTOLD = {
     "CovarianceDrop",
+    "ByTurn",
     "CovarianceTop",
     "Decoupled",
     "EntropySwitched",
@@ -444,6 +448,7 @@ UNTOLD = {
     "Gated",
     "Hinge",
     "ImplicitProcess",
+    "ImplicitSteps",
     "Logistic",
     "Pooled",
     "Squared",

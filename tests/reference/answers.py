@@ -26,6 +26,10 @@ class Answer:
     """[R] the rewards that the reward is made of in a run with several."""
     part_weights: Tensor
     """[R] their weights."""
+    turn: Tensor
+    """The number of the turn that each action is of."""
+    turn_reward: Tensor
+    """The reward of that turn."""
     reward_greedy: Tensor
     """The reward of the policy's most probable answer to the same prompt; NaN where it is not known."""
     logp: Tensor

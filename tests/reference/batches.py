@@ -84,6 +84,8 @@ class Case:
                 task=int(batch.task[row]),
                 origin=list(Origin)[batch.origin[row]],
                 reward=batch.reward[row],
+                turn=batch.turn[row][acts],
+                turn_reward=batch.turn_reward[row][acts],
                 parts=batch.rewards[row],
                 part_weights=batch.reward_weights[row],
                 reward_greedy=batch.reward_greedy[row],
@@ -192,7 +194,11 @@ def draw(shape: Shape) -> Case:
     )
     values = value_old + uniform(-0.5, 0.5)
     batch = batch.replace(**{name: uniform(0, 2).where(action, garbage) for name in ("entropy_old", "certainty")})
+    turn = (torch.rand(rows, width, generator=generator) < 0.4).cumsum(1)
+    of_turns = torch.stack([graded() for _ in range(width + 1)], 1)
     batch = batch.replace(
+        turn=turn,
+        turn_reward=of_turns.gather(1, turn).where(action, garbage),
         task=integers(2, prompts)[prompt_id],
         rewards=torch.stack([graded(), graded()], 1),
         reward_weights=torch.tensor([1.0, 0.5], dtype=torch.float64).expand(rows, 2),

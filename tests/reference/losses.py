@@ -21,7 +21,7 @@ from tests.reference.imitation import (
     sft,
     srft,
 )
-from tests.reference.preferences import dpo, ipo, ipo_mean, kto, orpo, simpo, slic, vpo
+from tests.reference.preferences import dpo, ipo, ipo_mean, istar_prm, kto, orpo, simpo, slic, vpo
 from tests.reference.reinforce import (
     em_rl,
     gpg,
@@ -60,6 +60,7 @@ from tests.reference.trust_region import (
     grpo_lambda_length,
     gspo,
     intuitor,
+    istar,
     kl_cov,
     kl_cov_code,
     lite_ppo,
@@ -67,6 +68,8 @@ from tests.reference.trust_region import (
     ppo,
     prime,
     qwenlong_l1_5,
+    rank_grpo,
+    rank_grpo_code,
     reinforce_pp,
     reinforce_pp_baseline,
     reinforce_pp_code,
@@ -105,6 +108,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "dual_clip": dual_clip,
     "gspo": gspo,
     "luspo": luspo,
+    "rank_grpo": rank_grpo,
+    "rank_grpo:code": rank_grpo_code,
     "gmpo": gmpo,
     "gfpo": gfpo,
     "grpo_lambda_length": grpo_lambda_length,
@@ -127,6 +132,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "flowrl:code": flowrl_code,
     "prime": prime,
     "implicit_prm": implicit_prm,
+    "istar": istar,
+    "istar_prm": istar_prm,
     "intuitor": intuitor,
     "em_rl": em_rl,
     "opd": opd,

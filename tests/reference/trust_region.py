@@ -167,6 +167,39 @@ def _geometric_mean(answer: Answer) -> Tensor:
     return torch.exp((answer.logp - answer.logp_old).sum() / len(answer.logp))
 
 
+def rank_grpo(answers: Answers, low: float = 0.06, high: float = 0.08, beta: float = 0.001, std_eps: float = STD_EPS) -> Tensor:
+    """1/G Σᵢ 1/N Σₖ min(w Â, clip(w) Â) − β D_KL, w = (π_θ(yₖ)/π_old(yₖ))^(1/|yₖ|), Â by rank: arXiv:2510.20150.
+
+    A rank is a turn. D_KL is GRPO's, a mean over the tokens of each answer.
+    """
+    answers = sampled(answers)
+    objectives = [
+        mean(clipped(*_rank(a, k, answers, std_eps), low, high) for k in a.turn.unique()) - beta * _k3(a).mean() for a in answers
+    ]
+    return -mean(objectives)
+
+
+def rank_grpo_code(answers: Answers, low: float = 0.06, high: float = 0.08, beta: float = 0.001, std_eps: float = 1e-4) -> Tensor:
+    """The same as a mean over tokens, each with the loss of its rank: the authors' trainer."""
+    answers = sampled(answers)
+
+    def of_tokens(answer: Answer) -> Tensor:
+        ranks = {int(k): clipped(*_rank(answer, k, answers, std_eps), low, high) for k in answer.turn.unique()}
+        return torch.stack([ranks[int(k)] for k in answer.turn]) - beta * _k3(answer)
+
+    return -mean_of_tokens(of_tokens(a) for a in answers)
+
+
+def _rank(answer: Answer, k: Tensor, answers: Answers, std_eps: float) -> tuple[Tensor, Tensor]:
+    """w and Â = (r − mean)/std over the group's answers that have this rank; 0 where all are equal."""
+    own = answer.turn == k
+    weight = torch.exp((answer.logp - answer.logp_old)[own].mean())
+    rivals = torch.stack([a.turn_reward[a.turn == k][0] for a in group(answer, answers) if (a.turn == k).any()])
+    if (rivals == rivals[0]).all():
+        return weight, torch.zeros_like(rivals[0])
+    return weight, (answer.turn_reward[own][0] - rivals.mean()) / (deviation(rivals) + std_eps)
+
+
 def luspo(answers: Answers, low: float = 2e-3, high: float = 2.5e-3) -> Tensor:
     """1/G Σᵢ min(sᵢ Âᵢ, clip(sᵢ) Âᵢ)·|yᵢ|, sᵢ as in GSPO: arXiv:2602.05261; range of section 5.1."""
     answers = sampled(answers)
@@ -402,6 +435,30 @@ def prime(answers: Answers, eps: float = 0.2, beta: float = 0.05) -> Tensor:
         above = process(answer) - mean(process(a).mean() for a in others)
         outcome = answer.reward - rewards(others).mean()
         return torch.stack([above[t:].sum() + outcome for t in range(len(above))])
+
+    return -mean_of_tokens(clipped(ratio(a), advantage(a), eps, eps) for a in answers)
+
+
+def istar(answers: Answers, eps: float = 0.2, beta: float = 0.05, w: float = 1.0) -> Tensor:
+    """E[min(ρ A, clip(ρ) A)], A = A_episode(τ) + w A_step(aₜ), each n/(n−1)·(s − mean of the group): arXiv:2509.19199.
+
+    s is the outcome, or β Σ log π_φ/π_old over the tokens of a step, whose group are all steps of all answers to the prompt.
+    """
+    answers = sampled(answers)
+
+    def steps(answer: Answer) -> dict[int, Tensor]:
+        gain = beta * (answer.logp_process - answer.logp_old)
+        return {int(k): gain[answer.turn == k].sum() for k in answer.turn.unique()}
+
+    def against_others(score: Tensor, scores: list[Tensor]) -> Tensor:
+        n = len(scores)
+        return n / (n - 1) * (score - torch.stack(scores).mean()) if n > 1 else torch.zeros_like(score)
+
+    def advantage(answer: Answer) -> Tensor:
+        own = group(answer, answers)
+        episode = against_others(answer.reward, [a.reward for a in own])
+        every, mine = [s for a in own for s in steps(a).values()], steps(answer)
+        return torch.stack([episode + w * against_others(mine[int(k)], every) for k in answer.turn])
 
     return -mean_of_tokens(clipped(ratio(a), advantage(a), eps, eps) for a in answers)
 
