@@ -11,7 +11,7 @@ from quatrain.rewards.pool import Call, Pool
 from quatrain.rewards.reward import load_reward
 from quatrain.types import Group, Origin, Prompt, Trajectory
 
-FORM = frozenset({"format", "length", "overlong"})
+FORM = frozenset({"format", "length", "overlong", "rubric"})
 """Rewards that say nothing about whether an answer is right."""
 COMPARING = frozenset({"correct", "math"})
 """Rewards that compare with what the task says of the right answer."""
