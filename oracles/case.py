@@ -95,6 +95,13 @@ def graded(seed: int) -> Case:
     return case.with_batch(reward=(case.reward > 0.5).double())
 
 
+def graded_twice(seed: int) -> Case:
+    """Answers with two rewards of unlike scales."""
+    case = sampled(seed)
+    rewards = torch.stack([(case.reward > 0.5).double(), 10 * case.reward], 1)
+    return case.with_batch(rewards=rewards, reward_weights=torch.tensor([1.0, 0.5], dtype=torch.float64).expand_as(rewards))
+
+
 def taught(seed: int) -> Case:
     """Answers whose reference policy is the teacher."""
     case = sampled(seed)
@@ -127,6 +134,12 @@ def paired_samples(seed: int) -> Case:
     """The same, of the policy's own answers."""
     case = pairs(seed)
     return case.with_batch(origin=torch.full((2 * PAIRS,), Origin.POLICY.code))
+
+
+def own_pairs(seed: int) -> Case:
+    """The same, where the policy that acted is the reference."""
+    case = paired_samples(seed)
+    return case.with_batch(logp_rollout=case.logp_ref)
 
 
 def labelled(seed: int) -> Case:

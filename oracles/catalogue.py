@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,8 +13,10 @@ from oracles.case import (
     demonstrated,
     failing_greedily,
     graded,
+    graded_twice,
     labelled,
     on_policy,
+    own_pairs,
     paired_samples,
     pairs,
     ragged,
@@ -189,6 +192,14 @@ COMPARISONS: tuple[Comparison, ...] = (
         difference=f"{_PER_TOKEN} {_EPS}",
         as_theirs={"advantage.eps": 1e-4, "reduce": PerToken()},
     ),
+    Comparison(
+        "gdpo",
+        trl.grpo(loss_type="dapo", multi_objective_aggregation="normalize_then_sum", reward_weights=[1.0, 0.5]),
+        graded_twice,
+        difference="The mean is over the minibatch's tokens. 1e-4 is added to the deviations, not 1e-6.",
+        as_theirs={"advantage.of.eps": 1e-4, "advantage.whole.eps": 1e-4, "reduce": PerToken()},
+    ),
+    Comparison("gdpo:code", Actor("gdpo"), graded_twice, difference=_DUAL, as_theirs={"mask": DualClip()}),
     Comparison(
         "dapo",
         trl.grpo(loss_type="dapo", epsilon_high=0.28),
@@ -391,6 +402,7 @@ COMPARISONS: tuple[Comparison, ...] = (
         difference="The two answers of a pair are added up; the row takes their mean.",
         as_theirs={"coefficient": 2.0},
     ),
+    Comparison("istar_prm", trl.dpo(beta=0.05), own_pairs),
     Comparison(
         "opd",
         Distiller({"loss_mode": "k1", "use_task_rewards": False}),
@@ -422,6 +434,13 @@ COMPARISONS: tuple[Comparison, ...] = (
         difference="The imitation is a mean over the preferred answers' tokens.",
         as_theirs={"nll": _NLL},
     ),
+    Comparison(
+        "vpo",
+        trl.dpo(loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.01]),
+        pairs,
+        difference="The likelihood of the preferred answers is a mean over their tokens.",
+        as_theirs={"calibrate": replace(_NLL, name="calibrate", coefficient=0.01)},
+    ),
     Comparison("kto", trl.kto(), labelled),
 )
 """In the order of the catalogue."""
@@ -429,6 +448,8 @@ COMPARISONS: tuple[Comparison, ...] = (
 NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
+        "qwenlong_l1_5": "Neither has a deviation of each task.",
+        "grpo_lambda_length": "Neither switches a reward by how well a group does.",
         "gfpo": "Neither filters a group before its statistics.",
         "mhpo": "Neither damps a ratio by a hazard.",
         "r2vpo": "Neither penalizes the variance of the ratio.",
@@ -444,9 +465,13 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "bapo:code": "Neither searches for the bounds of its clip; the authors' code is a recipe beside a copy of verl.",
         "topr": "Neither tapers good and bad answers apart.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
+        "ui_tars_2": "verl's GAE has one λ for all answers.",
         "flowrl": "TRL has no learned log Z, and verl none in its package.",
         "flowrl:code": "TRL has no learned log Z, and verl none in its package.",
         "prime": "verl's package has its verifiers, and neither has its process reward.",
+        "rank_grpo": "Neither has a ratio or a reward of a part of an answer.",
+        "rank_grpo:code": "Neither has a ratio or a reward of a part of an answer.",
+        "istar": "Neither has a process reward that learns.",
         "luffy": "Neither mixes demonstrations into a group.",
         "luffy:code": "Neither mixes demonstrations into a group.",
         "srft": "Neither weighs by entropy.",

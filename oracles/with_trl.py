@@ -83,7 +83,8 @@ class Sampling(Trainer):
     def __call__(self, case: Case) -> Tensor:
         rows = len(case.logp)
         fixed = {"num_generations": 4, "per_device_train_batch_size": rows, "num_iterations": 2}
-        trainer = self.build({"prompt": ["a"] * rows}, fixed, reward_funcs=[_no_reward])
+        rewards = case.reward[:, None] if case.batch.rewards is None else case.batch.rewards
+        trainer = self.build({"prompt": ["a"] * rows}, fixed, reward_funcs=[_no_reward] * rewards.shape[1])
         answers = [[_EOS] * length for length in case.action.sum(1).tolist()]
         generated: tuple[Any, ...] = ([[_WORD]] * rows, answers, [""] * rows)
         if isinstance(trainer, GRPOTrainer):
@@ -91,7 +92,7 @@ class Sampling(Trainer):
             acted = [row[: len(ids)].tolist() for row, ids in zip(case.logp_rollout, answers, strict=True)]
             generated = (*generated[:2], None, generated[2], acted if self.corrected else None, {}, None, None)
         trainer._generate = lambda prompts: generated
-        trainer._calculate_rewards = lambda *_: case.reward[:, None]
+        trainer._calculate_rewards = lambda *_: rewards
         said = {id(trainer.model): case.logp_old, id(trainer.ref_model): case.logp_ref}
         trainer._get_per_token_logps_and_entropies = lambda model, *_, **__: (said[id(model)], torch.ones_like(case.logp), None)
         scored = trainer._generate_and_score_completions([{"prompt": "a"}] * rows)

@@ -137,6 +137,8 @@ def _estimates(case: Case, estimator: str, settings: Mapping[str, Any]) -> tuple
     """Advantages and returns [B, T]; the reward arrives with the last action, less a KL with each one where that is set."""
     last = case.action & (case.action.cumsum(1) == case.action.sum(1, keepdim=True))
     kl = settings.get("kl_coef", 0.0)
+    rewards = {} if case.batch.rewards is None else {str(k): column.numpy() for k, column in enumerate(case.batch.rewards.T)}
+    several = {} if not rewards else {"gdpo_reward_keys": list(rewards), "gdpo_reward_weights": case.reward_weights[0].tolist()}
     estimate = get_adv_estimator_fn(estimator)
     given = {
         "token_level_rewards": compute_rewards(case.reward[:, None] * last, case.logp_old, case.logp_ref, kl),
@@ -144,7 +146,9 @@ def _estimates(case: Case, estimator: str, settings: Mapping[str, Any]) -> tuple
         "index": case.prompt_id.numpy(),
         "values": case.values,
         "reward_baselines": case.batch.reward_greedy,
-        "config": AlgoConfig(),
+        "non_tensor_batch": rewards,
+        "batch": {"prompts": case.tokens[:, :0], "attention_mask": case.action},
+        "config": AlgoConfig(**several),
         **settings,
     }
     wanted = inspect.signature(estimate).parameters

@@ -35,7 +35,8 @@ from quatrain.types import Batch, Origin, Prompt
 from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 
 PROVIDED = frozenset(
-    {"reward", "reward_greedy", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
+    {"reward", "rewards", "reward_weights", "reward_greedy", "turn", "turn_reward", "prompt_id", "task"}
+    | {"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
     | {"entropy", "entropy_old", "certainty", "values", "log_z"}
 )
 """Fields of a batch that a run of this kind can fill."""
@@ -253,7 +254,8 @@ def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
     """What turns this run's batches into weights, at the run's start."""
     config, method = planned.config, planned.method
     shared: dict[str, Any] = {"steps": config.steps, "temperature": config.sampling.temperature, "seed": config.seed}
-    if "logp_ref" in method.needs:
+    learns = find_method(config.process.method)
+    if "logp_ref" in method.needs | (learns.needs if "logp_process" in method.needs else set()):
         other = None if config.reference.model == "start" else _load_frozen(config, config.reference.model)
         keep = config.reference.placement == "keep"
         shared["reference"] = Reference(policy, keep=keep, folder=folder.path, other=other)
@@ -266,7 +268,7 @@ def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
         model = load_policy(config.model_copy(update={"model": config.model.model_copy(update=changes)}))
         check_vocabulary(policy, model)
         update = config.update.model_copy(update={"lr": config.process.lr})
-        process = Learner(model, find_method(config.process.method), update, section=PROCESS, **shared)
+        process = Learner(model, learns, update, section=PROCESS, **shared)
     return Learner(policy, method, config.update, teacher=teacher, process=process, **shared)
 
 

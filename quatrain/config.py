@@ -108,7 +108,8 @@ class RewardConfig(Section):
     """One reward and its weight in the sum."""
 
     name: str
-    """``correct``, ``math``, ``majority``, ``format``, ``length``, ``overlong``, or ``path/to/module.py:function``."""
+    """``correct``, ``math``, ``majority``, ``format``, ``length``, ``overlong``, ``rubric``, or
+    ``path/to/module.py:function``."""
     weight: float = 1.0
     """Its factor in the sum."""
     options: dict[str, Any] = {}

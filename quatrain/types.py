@@ -6,6 +6,7 @@ Legend of axes, used in every shape of this library:
 P   prompt (one group each)
 G   member of a group
 B   sequence (one trajectory each), B = Σ G
+R   reward, of those that a trajectory's total is made of
 T   token of a sequence, prompt tokens included
 N   node of a forest: a token computed once for all sequences that share its past
 V   entry of the vocabulary
@@ -92,6 +93,7 @@ class Trajectory:
     reward: float | None = None
     """The total, weighted reward; None until judged, or where judging failed."""
     turn_rewards: tuple[float, ...] = ()
+    """Those of single turns, from turn 0 on; empty where turns have none of their own."""
     episode_id: int = 0
     """Trajectories (of several agents, or rewritten contexts) that share an outcome."""
     agent: int = 0
@@ -99,7 +101,8 @@ class Trajectory:
     error: str | None = None
     """Why acting or judging failed, or None."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """The reward's breakdown (``rewards``), why the text ended (``finish``), and what the task adds; JSON values only."""
+    """The reward's breakdown (``rewards`` and their ``weights``), why the text ended (``finish``), and what the task adds; JSON
+    values only."""
 
     @property
     def length(self) -> int:
@@ -141,8 +144,8 @@ _BESIDE = frozenset({Origin.GREEDY, Origin.VOTER})
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One field per tensor, immutable. Every field is optional: a part declares what it reads, and
-    :meth:`require` names what is missing. Tensors are [B, T] or [B]; the padding of a ragged batch lies anywhere ``action`` is
-    False.
+    :meth:`require` names what is missing. Tensors are [B, T], [B] or [B, R]; the padding of a ragged batch lies anywhere
+    ``action`` is False.
     """
 
     tokens: Tensor | None = None
@@ -173,10 +176,16 @@ class Batch:
     """[B, T] int64."""
     turn: Tensor | None = None
     """[B, T] int64."""
+    turn_reward: Tensor | None = None
+    """[B, T] the reward of the turn that the token is of; the whole reward where turns have none of their own."""
     reward: Tensor | None = None
     """[B]."""
     reward_greedy: Tensor | None = None
     """[B] the reward of the policy's most probable answer to the same prompt; NaN where it is not known."""
+    rewards: Tensor | None = None
+    """[B, R] the rewards that the total is made of, without their weights; NaN where a sequence has none of a kind."""
+    reward_weights: Tensor | None = None
+    """[B, R] the weight of each in the total."""
     prompt_id: Tensor | None = None
     """[B] int64, equal within a group."""
     episode_id: Tensor | None = None
@@ -191,16 +200,14 @@ class Batch:
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         for name, value in given.items():
-            wanted = 1 if name in _PER_SEQUENCE else 2
             if not isinstance(value, Tensor):
                 raise ValueError(f"Batch.{name} must be a tensor, got {type(value).__name__}: wrap it in torch.tensor(...)")
-            if value.ndim != wanted:
-                shape = "[B]" if wanted == 1 else "[B, T]"
-                raise ValueError(f"Batch.{name} has shape {list(value.shape)}; it must be {shape}")
-        for axis, name in ((0, "B"), (1, "T")):
-            sizes = {key: value.shape[axis] for key, value in given.items() if value.ndim > axis}
+            if value.ndim != len(_axes(name)):
+                raise ValueError(f"Batch.{name} has shape {list(value.shape)}; it must be [{', '.join(_axes(name))}]")
+        for axis in "BTR":
+            sizes = {name: value.shape[_axes(name).index(axis)] for name, value in given.items() if axis in _axes(name)}
             if len(set(sizes.values())) > 1:
-                raise ValueError(f"the fields of a Batch disagree on {name}: {sizes}")
+                raise ValueError(f"the fields of a Batch disagree on {axis}: {sizes}")
 
     @property
     def size(self) -> int:
@@ -233,12 +240,19 @@ class Batch:
 
 
 _PER_SEQUENCE = frozenset({"log_z", "reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"})
+_PER_REWARD = frozenset({"rewards", "reward_weights"})
+
+
+def _axes(name: str) -> str:
+    """Those of the field of a batch of this name."""
+    return "B" if name in _PER_SEQUENCE else "BR" if name in _PER_REWARD else "BT"
 
 
 def collate(groups: Sequence[Group]) -> Batch:
     """The trainable trajectories of `groups` as one Batch, padded on the right with token 0.
 
-    Order is kept; a group without trainable members contributes nothing. A demonstration that was not judged has reward 0.
+    Order is kept; a group without trainable members contributes nothing. A demonstration that was not judged has reward 0, and so
+    has a turn that is beyond those with rewards.
     """
     members = [trajectory for group in groups for trajectory in group.trainable]
     width = max((len(t.tokens) for t in members), default=0)
@@ -250,8 +264,21 @@ def collate(groups: Sequence[Group]) -> Batch:
             out[row, : len(value)] = value
         return out
 
+    def turn_reward() -> Tensor:
+        out = torch.zeros(len(members), width)
+        for row, t in enumerate(members):
+            own = torch.tensor([*t.turn_rewards, 0.0] if t.turn_rewards else [t.reward or 0.0])
+            out[row, : len(t.turn)] = own[t.turn.clamp(max=len(own) - 1)]
+        return out
+
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(t, name) for t in members], dtype=torch.int64)
+
+    kinds = list(dict.fromkeys(kind for t in members for kind in t.info.get("rewards", {})))
+
+    def by_kind(name: str) -> Tensor | None:
+        rows = [[t.info.get(name, {}).get(kind, math.nan) for kind in kinds] for t in members]
+        return torch.tensor(rows, dtype=torch.float32) if kinds else None
 
     tasks = {name: code for code, name in enumerate(sorted({g.prompt.task for g in groups}))}
     greedy = [group.greedy_reward for group in groups for _ in group.trainable]
@@ -263,8 +290,11 @@ def collate(groups: Sequence[Group]) -> Batch:
         logp_rollout=pad("logp_rollout", torch.float32),
         version=pad("version", torch.int64, fill=-1),
         turn=pad("turn", torch.int64),
+        turn_reward=turn_reward(),
         reward=torch.tensor([t.reward or 0.0 for t in members], dtype=torch.float32),
         reward_greedy=torch.tensor(greedy, dtype=torch.float32) if compared else None,
+        rewards=by_kind("rewards"),
+        reward_weights=by_kind("weights"),
         prompt_id=column("prompt_id"),
         episode_id=column("episode_id"),
         agent=column("agent"),

@@ -36,7 +36,8 @@ def arguments(place: Path, name: str) -> tuple[Path, list[str]]:
         return place / "questions.jsonl", ["--teacher", str(place / "teacher"), "--set", "task.answer_column="]
     if Origin.RATED in row.origins:
         return place / "pairs.jsonl", []
-    return place / "sums.jsonl", ["--reward", PARITY]
+    process = ["--set", "process.method=istar_prm"] if name == "istar" else []
+    return place / "sums.jsonl", ["--reward", PARITY, *process]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from quatrain.types import Batch, Group, Origin, Prompt, Trajectory, collate
 
 PER_SEQUENCE = ["log_z", "reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"]
-PER_TOKEN = [f.name for f in fields(Batch) if f.name not in PER_SEQUENCE]
+PER_REWARD = ["rewards", "reward_weights"]
+PER_TOKEN = [f.name for f in fields(Batch) if f.name not in PER_SEQUENCE + PER_REWARD]
 
 
 def trajectory(prompt_id: int, prompt: int, answer: int, **changes) -> Trajectory:
@@ -123,10 +124,28 @@ def test_origins_have_different_codes_that_do_not_change():
     }
 
 
-@pytest.mark.parametrize("name", PER_TOKEN + PER_SEQUENCE)
+def test_collating_lays_out_the_rewards_of_turns():
+    turns = {"turn": torch.tensor([0, 1, 1, 2]), "turn_rewards": (0.25, -2.0)}
+    batch = collate([group(1, trajectory(1, 1, 3, **turns), trajectory(1, 1, 1, turn=torch.tensor([0, 7]), reward=3.0))])
+    assert batch.turn_reward.tolist() == [[0.25, -2, -2, 0], [3, 3, 0, 0]]
+
+
+def test_collating_lays_out_the_rewards_of_a_total_by_kind():
+    judged = [{"correct": 1.0, "short": -0.5}, {"short": 2.0}, {}]
+    weights = {"correct": 1.0, "short": 0.25}
+    members = [trajectory(1, 1, 1, info={"rewards": some, "weights": weights if some else {}}) for some in judged]
+    batch = collate([group(1, *members)])
+    nan = float("nan")
+    assert torch.equal(batch.rewards.nan_to_num(9), torch.tensor([[1, -0.5], [nan, 2], [nan, nan]]).nan_to_num(9))
+    assert torch.equal(batch.reward_weights.nan_to_num(9), torch.tensor([[1, 0.25], [1, 0.25], [nan, nan]]).nan_to_num(9))
+    assert collate([group(1, trajectory(1, 1, 1))]).rewards is None
+
+
+@pytest.mark.parametrize("name", PER_TOKEN + PER_SEQUENCE + PER_REWARD)
 def test_a_field_of_the_wrong_shape_is_refused_by_name(name: str):
-    wrong = torch.zeros(3, dtype=torch.int64) if name in PER_TOKEN else torch.zeros(3, 2)
-    shape = r"\[3\]; it must be \[B, T\]" if name in PER_TOKEN else r"\[3, 2\]; it must be \[B\]"
+    wrong = torch.zeros(3, 2) if name in PER_SEQUENCE else torch.zeros(3, dtype=torch.int64)
+    axes = "B, R" if name in PER_REWARD else "B, T"
+    shape = r"\[3, 2\]; it must be \[B\]" if name in PER_SEQUENCE else rf"\[3\]; it must be \[{axes}\]"
     with pytest.raises(ValueError, match=rf"Batch\.{name} has shape {shape}"):
         Batch(**{name: wrong})
 
@@ -137,6 +156,8 @@ def test_a_field_of_the_wrong_shape_is_refused_by_name(name: str):
         ({"tokens": torch.zeros(2, 3), "logp_old": torch.zeros(2, 4)}, "T"),
         ({"tokens": torch.zeros(2, 3), "logp_old": torch.zeros(3, 3)}, "B"),
         ({"tokens": torch.zeros(2, 3), "reward": torch.zeros(3)}, "B"),
+        ({"tokens": torch.zeros(2, 3), "rewards": torch.zeros(3, 1)}, "B"),
+        ({"reward_weights": torch.zeros(2, 1), "rewards": torch.zeros(2, 2)}, "R"),
     ],
 )
 def test_fields_that_disagree_are_refused(given: dict, axis: str):
@@ -152,13 +173,15 @@ def test_what_is_missing_is_named_with_who_needs_it():
 
 
 def test_rows_are_taken_from_every_field():
-    batch = collate([group(1, trajectory(1, 2, 3), trajectory(1, 1, 1)), group(2, trajectory(2, 2, 2))])
+    judged = {"info": {"rewards": {"correct": 1.0}, "weights": {"correct": 0.5}}}
+    batch = collate([group(1, trajectory(1, 2, 3), trajectory(1, 1, 1, **judged)), group(2, trajectory(2, 2, 2, **judged))])
     some = batch.rows(torch.tensor([2, 0, 2]))
     for f in fields(Batch):
         whole = getattr(batch, f.name)
         assert (getattr(some, f.name) is None) == (whole is None)
         if whole is not None:
-            assert torch.equal(getattr(some, f.name), torch.stack([whole[2], whole[0], whole[2]]))
+            taken = torch.stack([whole[2], whole[0], whole[2]])
+            torch.testing.assert_close(getattr(some, f.name), taken, rtol=0, atol=0, equal_nan=True)
 
 
 def test_replace_leaves_the_original_as_it_was():
@@ -171,7 +194,7 @@ def test_replace_leaves_the_original_as_it_was():
 
 def test_size_is_told_by_any_field():
     assert Batch().size == 0
-    for name in PER_TOKEN:
+    for name in PER_TOKEN + PER_REWARD:
         assert Batch(**{name: torch.zeros(3, 2)}).size == 3
     for name in PER_SEQUENCE:
         assert Batch(**{name: torch.zeros(3)}).size == 3

@@ -138,9 +138,10 @@ class World:
         return torch.einsum("pn,pntsv->psv", self.probability * self.reward, self.scores) / len(self.reward)
 
     def fields(self, current: World) -> dict[str, Tensor]:
-        """What a batch can hold of each answer that was sampled here and is learned from at `current`; [P, N, T] or [P, N].
+        """What a batch can hold of each answer that was sampled here and is learned from at `current`.
 
-        The critic is exact, the greedy answer is the most probable one, and the engine computes as the policy does.
+        Each is [P, N, T], [P, N] or [P, N, R]. The critic is exact, the greedy answer is the most probable one, and the engine
+        computes as the policy does.
         """
         prompt = torch.arange(len(self.reward))[:, None].expand(self.reward.shape)
         greedy = self.reward.gather(1, self.probability.argmax(1, keepdim=True))
@@ -160,6 +161,9 @@ class World:
             "turn": every_token,
             "reward": self.reward,
             "reward_greedy": greedy.expand(self.reward.shape),
+            "rewards": self.reward[..., None],
+            "turn_reward": self.reward[..., None].expand(self.logp.shape),
+            "reward_weights": torch.ones_like(self.reward)[..., None],
             "prompt_id": prompt,
             "task": prompt,
         }

@@ -20,6 +20,7 @@ from quatrain.objective import (
     Budget,
     ByEntropy,
     ByOrigin,
+    ByTurn,
     Cap,
     Clip,
     Constant,
@@ -27,6 +28,7 @@ from quatrain.objective import (
     CovarianceDrop,
     CovarianceTop,
     Current,
+    Decoupled,
     Desirable,
     DualClip,
     EntropyBonus,
@@ -39,8 +41,10 @@ from quatrain.objective import (
     Hazard,
     Hinge,
     ImplicitProcess,
+    ImplicitSteps,
     Intrinsic,
     LengthAdaptiveGAE,
+    LengthSwitched,
     Logistic,
     Method,
     Old,
@@ -51,6 +55,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PerTurn,
     Pooled,
     Preferred,
     PrefixMinimum,
@@ -255,6 +260,34 @@ METHODS: dict[str, Method] = {
         note="The paper states no ε; 0.2 is PPO's. TRL takes the mean over the minibatch's tokens and adds 1e-4 to "
         "the deviation.",
     ),
+    "qwenlong_l1_5": Method(
+        Term(denominator=Old(), advantage=Relative(baseline="group", scale="task"), reduce=PerGroup()),
+        paper="arXiv:2512.12967",
+        claim="The deviation of a task's rewards, not of a prompt's or of all, where tasks are rewarded on different scales.",
+        aka=("task_advantage", "task_normalized_grpo"),
+        note="One update for each batch, so that the ratio is 1 and nothing is clipped. The paper's AEPO also masks bad answers "
+        "by the minibatch's entropy. In a run with one task the deviation is that of the minibatch.",
+    ),
+    "gdpo": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Decoupled(of=_Z_SCORE), reduce=PerSequence()),
+        paper="arXiv:2601.05242",
+        claim="Each of several rewards normalized by itself: combinations that sum to the same total no longer look alike.",
+        aka=("reward_decoupled",),
+        note="The paper states no ε; 0.2 is PPO's. TRL takes the mean over the minibatch's tokens and adds 1e-4 to the "
+        "deviations. LaGDPO (arXiv:2603.12166) is named after it; that it normalizes rewards like this is inferred from its "
+        "abstract.",
+    ),
+    "gdpo:code": Method(
+        Term(
+            mask=Clip(0.2, 0.2),
+            denominator=Old(),
+            advantage=Whitened(Decoupled(of=_Z_SCORE, whole=Relative(baseline="none"))),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2601.05242",
+        claim="What its code on verl computes: the sum is whitened over tokens, and so is the mean of the loss.",
+        note="verl's clip is dual at 3.",
+    ),
     "dapo": Method(
         Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=_Z_SCORE, reduce=PerGroup()),
         paper="arXiv:2503.14476",
@@ -293,6 +326,27 @@ METHODS: dict[str, Method] = {
         aka=("length_unbiased",),
         note="Equal to verl; TRL adds 1e-4 to the deviation.",
     ),
+    "rank_grpo": Method(
+        Term(mask=Clip(0.06, 0.08), denominator=GeometricMean("turn"), advantage=ByTurn(_Z_SCORE), reduce=PerTurn()),
+        Term(name="kl", coefficient=0.001, denominator=Current(), advantage=StayClose("k3"), reduce=PerSequence()),
+        paper="arXiv:2510.20150",
+        claim="Each item of a ranked list has its own reward, advantage and ratio: late items learn from what they are worth.",
+        aka=("rank_level_grpo", "turn_level_gspo"),
+        note="A rank is a turn here, whose rewards the trajectory brings; in a task of one turn it is GSPO with a KL. The range "
+        "of the clip and the coefficient of the KL are those of its code.",
+    ),
+    "rank_grpo:code": Method(
+        Term(
+            mask=Clip(0.06, 0.08),
+            denominator=GeometricMean("turn"),
+            advantage=ByTurn(Relative(scale="group", eps=1e-4)),
+            reduce=PerToken(),
+        ),
+        Term(name="kl", coefficient=0.001, denominator=Current(), advantage=StayClose("k3"), reduce=PerToken()),
+        paper="arXiv:2510.20150",
+        claim="What its code computes: a mean over the minibatch's tokens, so that an item weighs by its length.",
+        note="Its code has rewards and penalties of its own for what follows the last item.",
+    ),
     "gmpo": Method(
         Term(mask=GeometricClip(0.4, 0.4), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
         paper="arXiv:2507.20673",
@@ -308,6 +362,19 @@ METHODS: dict[str, Method] = {
         claim="Sample more and learn from the short answers: as good, and much shorter.",
         aka=("group_filtered",),
         note="The paper states no ε (0.2 is PPO's) and prints the KL to π_old, by which we take π_ref to be meant.",
+    ),
+    "grpo_lambda_length": Method(
+        Term(
+            mask=Clip(0.2, 0.2),
+            denominator=Old(),
+            advantage=LengthSwitched(share=0.2, weight=0.6, of=_Z_SCORE),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2505.18086",
+        claim="Brevity is asked for only where the policy already succeeds, so that accuracy does not collapse.",
+        aka=("length_switch",),
+        note="The paper states no ε; 0.2 is PPO's. Its code is said to shorten the wrong answers of the best groups, too; by its "
+        "formula they get 0, as here. GRPO-λ is also the name of arXiv:2510.00194, which is about eligibility traces.",
     ),
     "cispo": Method(
         Term(mask=Cap(high=5.0), denominator=Old(), advantage=_Z_SCORE, reduce=PerGroup()),
@@ -644,6 +711,15 @@ METHODS: dict[str, Method] = {
         note="The paper does not print the critic's loss or its coefficient; they are PPO's. Training the critic "
         "first is a matter of the recipe.",
     ),
+    "ui_tars_2": Method(
+        Term(mask=Clip(0.2, 0.28), denominator=Old(), advantage=LengthAdaptiveGAE(alpha=0.05), reduce=PerToken()),
+        ValueLoss(coefficient=0.5, clip=math.inf, advantage=GAE(gamma=1.0, lam=1.0), reduce=PerToken()),
+        paper="arXiv:2509.02544",
+        claim="PPO with a critic of full returns, a λ that grows with the answer, and clip-higher: stable over many turns.",
+        aka=("decoupled_gae",),
+        note="The objective of vapo without the likelihood of correct answers. The paper gives no numbers; they are vapo's. "
+        "Shaped rewards and training the critic first are matters of the recipe.",
+    ),
     "flowrl": Method(
         *_flow(Cap(low=0.8, high=1.2)),
         paper="arXiv:2509.15207",
@@ -673,6 +749,28 @@ METHODS: dict[str, Method] = {
         claim="A classifier of outcomes whose logit is a log-ratio of language models is a process reward model for free.",
         aka=("free_process_rewards",),
         note="TRL's bco_pair adds up a pair's two answers, where this is their mean.",
+    ),
+    "istar": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=ImplicitSteps(beta=0.05, weight=1.0), reduce=PerToken()),
+        paper="arXiv:2509.19199",
+        claim="A process reward of each turn, learned online from which of two trajectories won, beside the outcome's advantage.",
+        aka=("oprl", "implicit_step_rewards"),
+        note="The process reward model learns by istar_prm (process.method=istar_prm). The paper's advantage is any of those "
+        "without a critic; this is its RLOO. Its code compares a turn with the first turns of the group's trajectories alone, "
+        "the paper with all. Clip and mean are those of the library that it runs in.",
+    ),
+    "istar_prm": Method(
+        Term(
+            denominator=Current(),
+            advantage=Preferred("log_ratio", Logistic(beta=0.05), to="rollout"),
+            likelihood=Sequence(),
+            reduce=SumPerGroup(),
+        ),
+        paper="arXiv:2509.19199",
+        claim="DPO on the policy's own successes and failures against the policy that acted: a process reward of each turn.",
+        aka=("trajectory_dpo",),
+        note="The paper pairs each success with one failure; here all pairs of a group with different rewards count alike. Equal "
+        "to TRL's DPO with the acting policy for its reference.",
     ),
     "intuitor": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Intrinsic("certainty", _Z_SCORE), reduce=PerSequence()),
@@ -849,6 +947,24 @@ METHODS: dict[str, Method] = {
         note="The target of imitation is the preferred answer, one of the choices in the paper, which does not "
         "state the coefficient; 0.1 is that of the HALOs library. TRL's hinge takes imitation as a mean over "
         "tokens.",
+    ),
+    "vpo": Method(
+        _preference("log_ratio", Logistic(beta=0.1)),
+        Term(
+            name="calibrate",
+            coefficient=0.01,
+            denominator=Current(),
+            advantage=Accepted(1.0),
+            likelihood=Sequence(),
+            reduce=PerCreditedToken(),
+            on=_RATED,
+        ),
+        paper="arXiv:2405.19320",
+        claim="A reward is fitted with a bias against its own optimal value, so that offline pairs are not over-optimized.",
+        aka=("value_incentivized", "pessimistic_vpo"),
+        note="The offline, pessimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
+        "these are the preferred ones, and alpha = 0.1, is ours. The online form has the other sign and needs answers of a "
+        "calibration policy, which no run samples. TRL adds to dpo the likelihood per token.",
     ),
     "kto": Method(
         Term(denominator=Current(), advantage=Desirable(beta=0.1), likelihood=Sequence(), reduce=PerSequence(), on=_RATED),

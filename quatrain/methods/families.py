@@ -10,9 +10,11 @@ from quatrain.objective import (
     Corrected,
     Current,
     ImplicitProcess,
+    ImplicitSteps,
     Intrinsic,
     Method,
     One,
+    Preferred,
     PrefixMinimum,
     Rollout,
     Verified,
@@ -23,10 +25,10 @@ FAMILIES: dict[str, str] = {
     "Imitation": "raise the probability of what was shown or accepted; nothing is pushed away",
     "REINFORCE": "one update on fresh answers and so no ratio; they differ in baseline, scale and reduction",
     "Token ratios": "several updates per batch: each token's ratio to the policy at the start is clipped, capped or gated",
-    "Sequence ratios": "the same with one ratio for a whole answer",
+    "Sequence ratios": "the same with one ratio for a whole answer, or for a turn of it",
     "Critics": "a learned value says which token deserves the reward",
     "Flow balance": "answers as probable as the reward makes them, in the place of the best one; log Z of the prompt is learned",
-    "Process rewards": "a language model that learns from outcomes alone rewards each token",
+    "Process rewards": "a language model that learns from outcomes alone rewards each token, or each turn",
     "Own signals": "the policy's own certainty stands in the place of a reward",
     "Off-policy": "the ratio is to the policy that acted: another engine's, or stale weights",
     "Distillation": "a teacher judges each token of the policy's own answers",
@@ -52,7 +54,7 @@ def family(row: Method) -> str:
         return "Flow balance"
     if advantage is Intrinsic:
         return "Own signals"
-    if advantage in (ImplicitProcess, Verified):
+    if advantage in (ImplicitProcess, ImplicitSteps, Preferred, Verified):
         return "Process rewards"
     if mask in (Agreeing, Corrected) or denominator in (PrefixMinimum, Rollout):
         return "Off-policy"

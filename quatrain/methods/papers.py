@@ -127,6 +127,11 @@ PAPERS: dict[str, Paper] = {
         2026,
         booktitle="International Conference on Learning Representations",
     ),
+    "arXiv:2509.02544": Paper(
+        "{UI-TARS-2} Technical Report: Advancing {GUI} Agent with Multi-Turn Reinforcement Learning",
+        "Wang, Haoming and Zou, Haoyang and Song, Huatong and Feng, Jiazhan and Fang, Junjie and Lu, Junting and others",
+        2025,
+    ),
     "arXiv:2509.15207": Paper(
         "{FlowRL}: Matching Reward Distributions for {LLM} Reasoning",
         "Zhu, Xuekai and Cheng, Daixuan and Zhang, Dinghuai and Li, Hengli and Zhang, Kaiyan and Jiang, Che and Sun, Youbang "
@@ -141,6 +146,18 @@ PAPERS: dict[str, Paper] = {
         "Tajwar, Fahim and Zeng, Guanning and Zhou, Yueer and Song, Yuda and Arora, Daman and Jiang, Yiding and Schneider, "
         "Jeff and Salakhutdinov, Ruslan and Feng, Haiwen and Zanette, Andrea",
         2026,
+    ),
+    "arXiv:2510.20150": Paper(
+        "{Rank-GRPO}: Training {LLM}-Based Conversational Recommender Systems with Reinforcement Learning",
+        "Zhu, Yaochen and Steck, Harald and Liang, Dawen and He, Yinhan and Ostuni, Vito and Li, Jundong and Kallus, Nathan",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2509.19199": Paper(
+        "Agentic Reinforcement Learning with Implicit Step Rewards",
+        "Liu, Xiaoqian and Wang, Ke and Wu, Yuchuan and Huang, Fei and Li, Yongbin and Zhang, Junge and Jiao, Jianbin",
+        2026,
+        booktitle="International Conference on Learning Representations",
     ),
     "arXiv:2505.19590": Paper(
         "Learning to Reason without External Rewards",
@@ -176,6 +193,18 @@ PAPERS: dict[str, Paper] = {
         "Shaopan and Huang, Ju and Hu, Jian and Huang, Shengyi and Yang, Siran and Wang, Jiamang and Su, Wenbo and Zheng, Bo",
         2026,
         booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2512.12967": Paper(
+        "{QwenLong-L1.5}: Post-Training Recipe for Long-Context Reasoning and Memory Management",
+        "Shen, Weizhou and Yang, Ziyi and Li, Chenliang and Lu, Zhiyuan and Peng, Miao and Sun, Huashan and Shi, Yingcheng and "
+        "Liao, Shengyi and Lai, Shaopeng and Zhang, Bo and Liu, Dayiheng and Huang, Fei and Zhou, Jingren and Yan, Ming",
+        2025,
+    ),
+    "arXiv:2601.05242": Paper(
+        "{GDPO}: Group Reward-Decoupled Normalization Policy Optimization for Multi-Reward {RL} Optimization",
+        "Liu, Shih-Yang and Dong, Xin and Lu, Ximing and Diao, Shizhe and Belcak, Peter and Liu, Mingjie and Chen, Min-Hung and "
+        "Yin, Hongxu and Wang, Yu-Chiang Frank and Cheng, Kwang-Ting and Choi, Yejin and Kautz, Jan and Molchanov, Pavlo",
+        2026,
     ),
     "arXiv:2503.14476": Paper(
         "{DAPO}: An Open-Source {LLM} Reinforcement Learning System at Scale",
@@ -220,6 +249,11 @@ PAPERS: dict[str, Paper] = {
         "Sample More to Think Less: Group Filtered Policy Optimization for Concise Reasoning",
         "Shrivastava, Vaishnavi and Awadallah, Ahmed and Balachandran, Vidhisha and Garg, Shivam and Behl, Harkirat and "
         "Papailiopoulos, Dimitris",
+        2025,
+    ),
+    "arXiv:2505.18086": Paper(
+        "Stable Reinforcement Learning for Efficient Reasoning",
+        "Dai, Muzhi and Liu, Shixuan and Si, Qingyi",
         2025,
     ),
     "arXiv:2506.13585": Paper(
@@ -434,6 +468,13 @@ PAPERS: dict[str, Paper] = {
         "{SLiC-HF}: Sequence Likelihood Calibration with Human Feedback",
         "Zhao, Yao and Joshi, Rishabh and Liu, Tianqi and Khalman, Misha and Saleh, Mohammad and Liu, Peter J.",
         2023,
+    ),
+    "arXiv:2405.19320": Paper(
+        "Value-Incentivized Preference Optimization: A Unified Approach to Online and Offline {RLHF}",
+        "Cen, Shicong and Mei, Jincheng and Goshvadi, Katayoon and Dai, Hanjun and Yang, Tong and Yang, Sherry and Schuurmans, "
+        "Dale and Chi, Yuejie and Dai, Bo",
+        2025,
+        booktitle="International Conference on Learning Representations",
     ),
     "arXiv:2402.01306": Paper(
         "{KTO}: Model Alignment as Prospect Theoretic Optimization",

@@ -6,6 +6,7 @@ pass; the others are evaluated once for a whole minibatch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
-from quatrain.types import Origin
+from quatrain.types import Batch, Origin
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -103,14 +104,15 @@ class Relative:
 
     Source: group mean and deviation: arXiv:2402.03300 (GRPO), section 4.1.2; without the deviation: arXiv:2503.20783 (Dr. GRPO);
     mean of the others (leave-one-out): arXiv:2402.14740 (RLOO); weighted by length: arXiv:2505.23585 (OPO); the deviation of the
-    minibatch: arXiv:2508.08221 (Lite PPO); over the group's mean: arXiv:2602.02710 (MaxRL), algorithm 1.
+    minibatch: arXiv:2508.08221 (Lite PPO), of the task's answers in it: arXiv:2512.12967 (QwenLong-L1.5); over the group's mean:
+    arXiv:2602.02710 (MaxRL), algorithm 1.
 
     Where all rewards are equal that a baseline is of, and in a group of one, Â is exactly 0.
     """
 
     baseline: Literal["none", "group", "leave_one_out", "length_weighted", "batch"] = "group"
     """What is subtracted: a mean over the group, over its other answers, over it weighted by length, or over the minibatch."""
-    scale: Literal["none", "group", "batch", "group_mean"] = "none"
+    scale: Literal["none", "group", "task", "batch", "group_mean"] = "none"
     """Whose standard deviation is divided by; ``group_mean`` is the mean itself, and where that is not above 0, Â = 0."""
     eps: NonNegativeFloat = 1e-6
     """Added to what is divided by; the papers leave it out."""
@@ -121,8 +123,8 @@ class Relative:
 
     @property
     def needs(self) -> frozenset[str]:
-        whole = {self.baseline, self.scale} <= {"none", "batch"}
-        return frozenset({"reward"} if whole else {"reward", "prompt_id"})
+        whole = {self.baseline, self.scale} <= {"none", "task", "batch"}
+        return frozenset({"reward"} | (set() if whole else {"prompt_id"}) | ({"task"} if self.scale == "task" else set()))
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.reward is not None
@@ -135,15 +137,22 @@ class Relative:
             if self.baseline == "leave_one_out":
                 advantage = advantage * of.count / (of.count - 1).clamp(min=1)
         if self.scale != "none":
-            of = self._statistics(view, reward, "batch" if self.scale == "batch" else "group")
+            of = self._statistics(view, reward, "group" if self.scale == "group_mean" else self.scale)
             advantage = advantage / ((of.mean if self.scale == "group_mean" else of.deviation(self.correction)) + self.eps)
             without = without | (of.mean <= 0) if self.scale == "group_mean" else without
         advantage = advantage.where(~without, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
         return advantage[:, None].expand(view.action.shape)
 
     @staticmethod
-    def _statistics(view: View, reward: Tensor, name: Literal["group", "batch"]) -> Statistics:
-        key = view.group()[0] if name == "group" else torch.zeros_like(view.included, dtype=torch.int64)
+    def _statistics(view: View, reward: Tensor, name: Literal["group", "task", "batch"]) -> Statistics:
+        match name:
+            case "group":
+                key = view.group()[0]
+            case "task":
+                assert view.batch.task is not None
+                key = torch.unique(view.batch.task, return_inverse=True)[1]
+            case "batch":
+                key = torch.zeros_like(view.included, dtype=torch.int64)
         return Statistics(reward, key, view.included)
 
 
@@ -270,7 +279,7 @@ class Intrinsic:
         assert signal is not None
         signal = signal.double().where(view.action, 0)
         reward = {"certainty": view.mean(signal)[:, 0], "entropy": -signal.sum(1), "likelihood": signal.sum(1)}[self.by]
-        return self.of(replace(view, batch=view.batch.replace(reward=reward)))
+        return self.of(_rewarded(view, reward))
 
 
 _SIGNALS = {"certainty": "certainty", "entropy": "entropy_old", "likelihood": "logp_old"}
@@ -333,6 +342,78 @@ class Whitened:
         least = own.min()  # is subtracted first, so that a deviation far smaller than the mean keeps its digits
         own = own - least
         return (advantage - least - own.mean()) / (own.std(correction=self.correction).clamp(min=self.floor) + self.eps)
+
+
+@dataclass(frozen=True)
+class Decoupled:
+    """An advantage of each reward by itself; their weighted sum then takes the place of the reward in another one.
+
+        Â = whole(Σₖ wₖ·of(Rₖ));  R = Σₖ wₖ·Rₖ
+
+    Source: arXiv:2601.05242 (GDPO), its eq. 4 to 6.
+    """
+
+    of: Any = Relative(scale="group")
+    """The advantage of each."""
+    whole: Any = Relative(baseline="batch", scale="batch")
+    """The advantage of their sum."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | self.whole.needs | {"rewards", "reward_weights"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.rewards is not None
+        assert view.batch.reward_weights is not None
+        columns = zip(view.batch.rewards.T, view.batch.reward_weights.double().T, strict=True)
+        summed = sum((weight[:, None] * self.of(_rewarded(view, reward)) for reward, weight in columns), torch.zeros(()))
+        return self.whole(_rewarded(view, view.mean(summed)[:, 0]))
+
+
+@dataclass(frozen=True)
+class ByTurn:
+    """An advantage of each turn, from the turns' own rewards: another one, in which each turn stands for an answer of one token.
+
+        Âₜ = of(Rₖ),  k the turn of token t
+
+    Source: arXiv:2510.20150 (Rank-GRPO), where a turn is a rank.
+    """
+
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    among: Literal["same", "all"] = "same"
+    """What its groups are: the turns of the same number in a group's answers, or all turns of these."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"turn", "turn_reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.turn_reward is not None
+        assert view.batch.turn is not None
+        numbers, of_action = torch.unique(view.turn()[view.action], return_inverse=True)
+        place = torch.arange(len(of_action), device=of_action.device)
+        first = torch.zeros_like(numbers).scatter_reduce(0, of_action, place, "amin", include_self=False)
+        row = view.action.nonzero()[first, 0]
+        key = view.group()[0][row]
+        if self.among == "same":
+            kinds, kind = torch.unique(view.batch.turn[view.action][first], return_inverse=True)
+            key = len(kinds) * key + kind
+        known = {name: getattr(view.batch, name)[row] for name in ("task",) if getattr(view.batch, name) is not None}
+        one = torch.ones_like(row, dtype=torch.bool)[:, None]
+        turns = Batch(action=one, reward=view.batch.turn_reward[view.action][first], prompt_id=key, **known)
+        advantage = torch.zeros(view.action.shape, dtype=torch.float64, device=view.action.device)
+        advantage[view.action] = self.of(View(turns, one, None))[:, 0].double()[of_action]
+        return advantage
+
+
+def _rewarded(view: View, reward: Float[Tensor, "B"]) -> View:
+    """The same with another reward."""
+    return replace(view, batch=view.batch.replace(reward=reward))
 
 
 @dataclass(frozen=True)
@@ -409,6 +490,46 @@ class EntropySwitched:
 
     def metrics(self, view: View) -> dict[str, float]:
         return {"advantage/switched": self.remember(view)[0]}
+
+
+@dataclass(frozen=True)
+class LengthSwitched:
+    """Another advantage, of a reward for being right that also asks for brevity, but only in the groups that are solved best.
+
+        R′ = right·(1 − weight·sigmoid((|y| − mean)/(σ + eps))) in the best ⌈share·P⌉ groups, elsewhere right;  Â = of(R′)
+
+    Source: arXiv:2505.18086 (GRPO-λ). mean and σ are those of the lengths of the group's right answers; groups that are solved as
+    often as the last one chosen are chosen, too.
+    """
+
+    share: Share = 0.2
+    """How many of the minibatch's groups are asked for brevity, rounded up."""
+    weight: Share = 0.6
+    """The most that a right answer may lose by its length."""
+    threshold: float = 1.0
+    """Smallest reward of a right answer."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the deviation of the lengths."""
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        right = view.batch.reward >= self.threshold
+        index, groups = view.group()
+        rate = Statistics(right.double(), index, view.included).mean
+        each = rate[view.included & (torch.arange(len(index), device=index.device) == _first(index, view.included))]
+        chosen = (each[None] > rate[:, None]).sum(1) < math.ceil(self.share * groups)
+        length = Statistics(view.length[:, 0], index, view.included & right)
+        longer = (length.value - length.mean) / (length.deviation() + self.eps)
+        brief = right * (1 - self.weight * torch.sigmoid(longer))
+        return self.of(_rewarded(view, torch.where(chosen, brief, right.double())))
 
 
 @dataclass(frozen=True)
@@ -553,6 +674,36 @@ class ImplicitProcess:
         others = [(Statistics(x, index, view.included).total(x) - x) / (count - 1).clamp(min=1) for x in (average, reward)]
         ahead = (process - others[0][:, None]).where(view.action, 0).flip(1).cumsum(1).flip(1)
         return (ahead + (reward - others[1])[:, None]).where((count > 1)[:, None], 0)
+
+
+@dataclass(frozen=True)
+class ImplicitSteps:
+    """An advantage of the outcome, and the same of a learned process reward of each turn among all turns of the group.
+
+        Âₜ = of(R) + weight·of(qₖ);  qₖ = beta·Σ_{s in turn k} (log π_φ(yₛ) − log π_old(yₛ)),  k the turn of token t
+
+    Source: arXiv:2509.19199 (iStar).
+    """
+
+    beta: PositiveFloat = 0.05
+    """Factor of the process reward."""
+    weight: NonNegativeFloat = 1.0
+    """How much the advantage of the turn counts."""
+    of: Any = Relative(baseline="leave_one_out")
+    """The advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "group"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "prompt_id", "turn", "logp_process", "logp_old"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_process is not None
+        assert view.batch.logp_old is not None
+        process = self.beta * view.over_turn((view.batch.logp_process - view.batch.logp_old).double())
+        turns = replace(view, batch=view.batch.replace(turn_reward=process))
+        return self.of(view) + self.weight * ByTurn(self.of, "all")(turns)
 
 
 @dataclass(frozen=True)

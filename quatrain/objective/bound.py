@@ -39,7 +39,7 @@ class Bound:
     prepared: tuple[Tensor | None, ...]
     """What each term computed once, [B, T]."""
     shares: tuple[Tensor, ...]
-    """Each term's coefficient times its reduction, [B, 1]."""
+    """Each term's coefficient times its reduction, [B, 1] or [B, T]."""
     memory: Memory = dataclasses.field(default_factory=dict)
     """What its parts remember of the updates before."""
 

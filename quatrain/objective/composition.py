@@ -193,7 +193,7 @@ def _needed(term: AnyTerm) -> Iterator[tuple[Given, str, str]]:
     made_of = [part for line in parts for part in inner(line)]
     origins = {*term.on, *(origin for part in made_of for origin in getattr(part, "reads", ()))}
     yield from (_GIVE_ORIGIN[origin] for origin in Origin if origin in origins and origin in _GIVE_ORIGIN)
-    if any(isinstance(part, Preferred) for part in made_of):
+    if Origin.RATED in term.on and any(isinstance(part, Preferred) for part in made_of):
         yield (
             "pairs",
             "answers to one prompt with different rewards",

@@ -7,7 +7,7 @@ gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -120,17 +120,25 @@ class Unit:
 
 @dataclass(frozen=True)
 class GeometricMean:
-    """The policy at the start of the update, by the geometric mean over the sequence: one ratio for all its tokens.
+    """The policy at the start of the update, by the geometric mean over the sequence or a turn: one ratio for all its tokens.
 
         r = (π_θ(y) / π_old(y))^(1/|y|)
 
-    Source: arXiv:2507.18071 (GSPO), eq. 7.
+    Source: arXiv:2507.18071 (GSPO), eq. 7; of a turn, which is a rank there: arXiv:2510.20150 (Rank-GRPO).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logp_old"})
+    over: Literal["sequence", "turn"] = "sequence"
+    """What y is."""
     scope: ClassVar[Scope] = "sequence"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp_old"} | ({"turn"} if self.over == "turn" else set()))
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.logp_old is not None
         logp = view.current().double()  # so that the difference gives back one ratio for the whole sequence
+        if self.over == "turn":
+            count = view.over_turn(torch.ones_like(logp)).clamp(min=1)
+            return logp - view.over_turn(logp - view.batch.logp_old) / count
         return logp - view.mean(logp - view.batch.logp_old)

@@ -81,6 +81,18 @@ class View:
         assert self.batch.action is not None
         return replace(self, action=self.batch.action & self.rows_of(*origins)[:, None])
 
+    def turn(self) -> Int[Tensor, "B T"]:
+        """The number of each token's turn among those of all sequences; there may be gaps."""
+        assert self.batch.turn is not None
+        numbers, index = torch.unique(self.batch.turn, return_inverse=True)
+        return index + len(numbers) * torch.arange(len(index), device=index.device)[:, None]
+
+    def over_turn(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """The sum of `value` over the actions of each token's turn."""
+        turn = self.turn()
+        sums = value.new_zeros(int(turn.max()) + 1 if turn.numel() else 0)
+        return sums.index_add(0, turn.flatten(), value.where(self.action, 0).flatten())[turn]
+
     def mean(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
         """The mean of `value` over the actions of each sequence."""
         return value.where(self.action, 0).sum(1, keepdim=True) / self.length.to(value.dtype)

@@ -75,21 +75,24 @@ class Hinge:
 class Preferred:
     """A loss of the margin by which a preferred answer scores above another one; the mean over a group's pairs.
 
-        Â(y) = −∂/∂log π_θ(y) mean over pairs of ℓ(s(y⁺) − s(y⁻));  s = log π/π_ref, log π, mean log π, or the log-odds of that
+        Â(y) = −∂/∂log π_θ(y) mean over pairs of ℓ(s(y⁺) − s(y⁻));  s = log π/π_to, log π, mean log π, or the log-odds of that
 
-    Source: arXiv:2305.18290 (DPO), eq. 7; mean: arXiv:2405.14734 (SimPO), eq. 4; odds: arXiv:2403.07691 (ORPO), eq. 4 and 7.
+    Source: arXiv:2305.18290 (DPO), eq. 7; mean: arXiv:2405.14734 (SimPO), eq. 4; odds: arXiv:2403.07691 (ORPO), eq. 4 and 7; to
+    the policy that acted: arXiv:2509.19199 (iStar).
     """
 
     score: Literal["log_ratio", "mean_log_ratio", "logp", "mean_logp", "log_odds"] = "log_ratio"
     """What is compared: of sums or of means over the sequence; ``log_odds`` is log(P / (1 − P)), P = exp(mean log π)."""
     loss: Any = Logistic()
     """What the margin costs."""
+    to: Literal["ref", "old", "rollout"] = "ref"
+    """What a log-ratio is to: the reference policy, the policy at the start of the update, or the one that acted."""
     live: ClassVar[bool] = True
     scope: ClassVar[Scope] = "group"
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"reward", "prompt_id"} | ({"logp_ref"} if "ratio" in self.score else set()))
+        return frozenset({"reward", "prompt_id"} | ({f"logp_{self.to}"} if "ratio" in self.score else set()))
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.reward is not None
@@ -106,8 +109,9 @@ class Preferred:
         """s(y), and its derivative by the log-probability of each token."""
         logp = view.current().double()
         if "ratio" in self.score:
-            assert view.batch.logp_ref is not None
-            logp = logp - view.batch.logp_ref
+            other = getattr(view.batch, f"logp_{self.to}")
+            assert other is not None
+            logp = logp - other
         length = view.length[:, 0].to(logp)
         mean = view.mean(logp)[:, 0]
         if self.score in ("log_ratio", "logp"):

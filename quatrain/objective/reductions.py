@@ -1,7 +1,7 @@
 """How the actions of a batch are added up: each reduction gives every action its share.
 
 A reduction is called with the view and the number of actions that each sequence has under the term's likelihood ([B, 1], 0
-where a sequence has none) and returns a coefficient [B, 1]. It counts what the whole minibatch holds, so no split into
+where a sequence has none) and returns a coefficient, [B, 1] or [B, T]. It counts what the whole minibatch holds, so no split into
 micro-batches changes a gradient.
 """
 
@@ -66,6 +66,24 @@ class PerSequence:
 
     def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
         return 1 / (actions.clamp(min=1) * view.included.sum().clamp(min=1))
+
+
+@dataclass(frozen=True)
+class PerTurn:
+    """Every turn of a sequence counts the same: the mean over its actions, then over turns, then over sequences.
+
+        c = 1 / (B·Kᵢ·|yₖ|),  Kᵢ = number of turns
+
+    Source: arXiv:2510.20150 (Rank-GRPO), where a turn is a rank.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"turn"})
+    scope: ClassVar[Scope] = "batch"
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B T"]:
+        length = view.over_turn(torch.ones_like(view.action, dtype=actions.dtype)).clamp(min=1)
+        turns = (1 / length).where(view.action, 0).sum(1, keepdim=True).round().clamp(min=1)
+        return 1 / (length * turns * view.included.sum().clamp(min=1))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from quatrain.objective.advantages import (
     FlowBalance,
     Intrinsic,
     LengthAdaptiveGAE,
+    LengthSwitched,
     One,
     OverGreedy,
     Rejected,
@@ -59,6 +60,7 @@ from quatrain.objective.reductions import (
     PerGroup,
     PerSequence,
     PerToken,
+    PerTurn,
     SumPerGroup,
     Undiluted,
 )
@@ -295,7 +297,7 @@ def _answers_by_token(term: AnyTerm, _: Terms) -> str | None:
     """
     for _origin, alone in _alone(term):
         whole = _has(alone.advantage, *_COMPARISONS)
-        if whole is not None and isinstance(alone.likelihood, Token) and isinstance(alone.reduce, BY_LENGTH):
+        if whole is not None and isinstance(alone.likelihood, Token) and isinstance(alone.reduce, (*BY_LENGTH, PerTurn)):
             return (
                 f"{type(whole).__name__} is about whole answers, and {brief(alone.reduce)} divides by how many tokens they "
                 "have: take likelihood=Sequence()"
@@ -390,7 +392,8 @@ def _split(term: AnyTerm, terms: Terms) -> str | None:
 
 
 def _reach(part: Any) -> Scope:
-    return "batch" if isinstance(part, Relative) and "batch" in (part.baseline, part.scale) else part.scope
+    wide = isinstance(part, Relative) and ("batch" in (part.baseline, part.scale) or part.scale == "task")
+    return "batch" if wide else part.scope
 
 
 # --- what it means -----------------------------------------------------------------------------------------------------------
@@ -434,6 +437,8 @@ def _normalizer(term: AnyTerm, _: Terms) -> str | None:
         if not isinstance(own.advantage, _VANISHING):
             return None
         return f"{brief(own.reduce)} counts what has an advantage, so how the others fare decides how much an answer weighs"
+    if isinstance(own.reduce, PerTurn):
+        return "PerTurn divides by each turn's length and each answer's number of turns: the longer, the less each token weighs"
     if not isinstance(own.likelihood, Token):
         return None
     if isinstance(own.reduce, PerSequence):
@@ -495,7 +500,7 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     flow = _has(own.advantage, FlowBalance)
     if flow is not None:
         return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
-    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic)
+    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic, LengthSwitched)
     if other is not None:
         return f"{type(other).__name__} is other than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):

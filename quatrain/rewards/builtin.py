@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from math import expm1
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from quatrain.rewards.verifiers import (
     by_last_word,
@@ -86,6 +88,43 @@ def overlong(*, tokens: int, max_answer_tokens: int, buffer_tokens: PositiveInt 
     return max(-1.0, min(0.0, (max_answer_tokens - buffer - tokens) / buffer))
 
 
+@dataclass(frozen=True)
+class Criterion:
+    """What an answer should hold, or should not: one line of a rubric."""
+
+    pattern: re.Pattern[str]
+    """The regular expression that is looked for."""
+    weight: PositiveFloat = 1.0
+    """How much it counts."""
+    full: PositiveInt = 1
+    """How often it is to be found for the whole score; less often is a share of it."""
+    absent: bool = False
+    """Whether the whole score is for not finding it, and any find is 0."""
+    veto: bool = False
+    """Whether a score of 0 here makes the reward 0."""
+
+    def score(self, completion: str) -> float:
+        found = sum(1 for _ in self.pattern.finditer(completion))
+        return float(found == 0) if self.absent else min(found, self.full) / self.full
+
+
+def rubric(
+    completion: str, *, criteria: Annotated[list[Criterion], Field(min_length=1)], saturation: PositiveFloat | None = None
+) -> float:
+    """1[no veto] · Σ w·sat(s) / Σ w over the ``criteria``;  sat(s) = (1 − e^(−s/saturation)) / (1 − e^(−1/saturation)).
+
+    An answer earns more by doing something for each criterion than everything for one: the smaller ``saturation`` is, the more;
+    without it sat(s) = s. Weights, veto and saturation are those of rubric anchors (arXiv:2508.12790), which prints no formula:
+    this one is ours, and so is that a program scores, and not a model.
+    """
+    scores = [criterion.score(completion) for criterion in criteria]
+    if any(criterion.veto and score == 0 for criterion, score in zip(criteria, scores, strict=True)):
+        return 0.0
+    felt = scores if saturation is None else [expm1(-score / saturation) / expm1(-1 / saturation) for score in scores]
+    weights = [criterion.weight for criterion in criteria]
+    return sum(weight * score for weight, score in zip(weights, felt, strict=True)) / sum(weights)
+
+
 def _required(answer: str | None) -> str:
     if answer is None:
         raise ValueError(
@@ -94,4 +133,4 @@ def _required(answer: str | None) -> str:
     return answer
 
 
-BUILTIN = {function.__name__: function for function in (correct, math, majority, format, length, overlong)}
+BUILTIN = {function.__name__: function for function in (correct, math, majority, format, length, overlong, rubric)}

@@ -11,7 +11,7 @@ from quatrain.rewards.pool import Call, Pool
 from quatrain.rewards.reward import load_reward
 from quatrain.types import Group, Origin, Prompt, Trajectory
 
-FORM = frozenset({"format", "length", "overlong"})
+FORM = frozenset({"format", "length", "overlong", "rubric"})
 """Rewards that say nothing about whether an answer is right."""
 COMPARING = frozenset({"correct", "math"})
 """Rewards that compare with what the task says of the right answer."""
@@ -59,7 +59,8 @@ class Judge:
         self._pool = Pool(known, workers)
 
     def judge(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups with a reward on each trajectory to judge: the weighted sum, with each reward in ``info["rewards"]``.
+        """The groups with a reward on each trajectory to judge: the weighted sum, with each reward in ``info["rewards"]``
+        and its weight in ``info["weights"]``.
 
         Where a reward fails, the trajectory has none and its ``error`` says why. Trajectories that failed before, and those of
         other origins, pass as they are.
@@ -133,7 +134,7 @@ class Judge:
             total = None
         else:
             total = sum((weight * value for weight, value in zip(self._weights, values.values(), strict=True)), 0.0)
-        info = {**trajectory.info, "rewards": values}
+        info = {**trajectory.info, "rewards": values, "weights": dict(zip(self._names, self._weights, strict=True))}
         return trajectory.replace(reward=total, error=failed[0] if failed else None, info=info)
 
 

@@ -75,9 +75,16 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "no baseline": WITHOUT_BASELINE,
         "its baseline is the critic, not the group": WITH_CRITIC,
         "its baseline is the greedy answer, not the group": {"remax"},
-        "centred over the tokens of the minibatch": {"reinforce_pp", "reinforce_pp:code", "reinforce_pp:baseline", "areal"},
+        "centred over the tokens of the minibatch": {
+            "reinforce_pp",
+            "reinforce_pp:code",
+            "reinforce_pp:baseline",
+            "areal",
+            "gdpo:code",
+        },
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
+        "each turn has an advantage of its own": {"rank_grpo", "rank_grpo:code", "istar"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
         "answers that are rewarded alike depart differently from the reference, and log Z is off": FLOWS,
         "what a pair's answers gain and lose is divided by their lengths": {"ipo:mean", "simpo"},
@@ -86,6 +93,8 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "no baseline": WITHOUT_BASELINE,
         "its baseline is the critic, not the group": WITH_CRITIC,
         "its baseline is the greedy answer, not the group": {"remax"},
+        "its process reward has contrast": {"istar"},
+        "answers that are right alike are told apart by length": {"grpo_lambda_length"},
         "its rewards are the policy's own word, and there is contrast in it": advantage_is(Intrinsic),
         "answers that are rewarded alike depart differently from the reference": {"reinforce_pp", "reinforce_pp:code"},
         "its contrast is that of the minibatch": {"areal"},
@@ -117,14 +126,26 @@ EQUAL_NUMBERS = [
     ("dr_grpo", {"mask.low": 0.1, "mask.high": 0.1, "reduce.tokens": 50.0}, {"eps": 0.1, "tokens": 50.0}),
     ("lite_ppo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("bnpo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
+    ("qwenlong_l1_5", {"advantage.eps": 0.1}, {"std_eps": 0.1}),
+    ("gdpo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
+    ("gdpo", {"advantage.of.eps": 0.1, "advantage.whole.eps": 0.1}, {"std_eps": 0.1}),
+    ("gdpo:code", {"mask.low": 0.1, "mask.high": 0.1, "advantage.eps": 0.1}, {"eps": 0.1, "std_eps": 0.1}),
     ("dapo", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("dapo:code", {"mask.low": 0.1, "mask.high": 0.4, "mask.bound": 1.5}, {"low": 0.1, "high": 0.4, "bound": 1.5}),
     ("gspo", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
     ("luspo", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
+    ("rank_grpo", {"mask.low": 0.1, "mask.high": 0.2, "kl.coefficient": 0.5}, {"low": 0.1, "high": 0.2, "beta": 0.5}),
+    ("rank_grpo", {"advantage.of.eps": 0.1}, {"std_eps": 0.1}),
+    ("rank_grpo:code", {"mask.low": 0.1, "mask.high": 0.2, "kl.coefficient": 0.5}, {"low": 0.1, "high": 0.2, "beta": 0.5}),
+    ("rank_grpo:code", {"advantage.of.eps": 0.1}, {"std_eps": 0.1}),
     ("gmpo", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
     ("gfpo", {"advantage.share": 0.25}, {"share": 0.25}),
     ("gfpo", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("gfpo", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
+    ("grpo_lambda_length", {"advantage.share": 0.5, "advantage.weight": 0.25}, {"lam": 0.5, "alpha": 0.25}),
+    ("grpo_lambda_length", {"mask.low": 0.1, "mask.high": 0.1, "advantage.threshold": 0.5}, {"eps": 0.1, "correct": 0.5}),
+    ("grpo_lambda_length", {"advantage.share": 0.0}, {"lam": 0.0}),
+    ("grpo_lambda_length", {"advantage.eps": 0.5}, {"std_eps": 0.5}),
     ("cispo", {"mask.low": 0.5, "mask.high": 2.0}, {"low": 0.5, "high": 2.0}),
     ("sapo", {"mask.positive": 0.5, "mask.negative": 2.0}, {"positive": 0.5, "negative": 2.0}),
     ("mhpo", {"mask.bound": 0.7, "mask.rise_shape": 1.2, "mask.rise_scale": 2.0}, {"bound": 0.7, "rise": (1.2, 2.0)}),
@@ -171,6 +192,9 @@ EQUAL_NUMBERS = [
     ("dppo_tv:code", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("prime", {"mask.low": 0.1, "mask.high": 0.1, "advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("implicit_prm", {"advantage.beta": 0.5}, {"beta": 0.5}),
+    ("istar", {"mask.low": 0.1, "mask.high": 0.1, "advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),
+    ("istar", {"advantage.weight": 0.25}, {"w": 0.25}),
+    ("istar_prm", {"advantage.loss.beta": 0.5}, {"beta": 0.5}),
     ("ppo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("ppo", {"value.coefficient": 0.1, "value.clip": 0.05}, {"value_coefficient": 0.1, "value_eps": 0.05}),
     ("ppo", {"entropy.coefficient": 0.01}, {"entropy_coefficient": 0.01}),
@@ -181,6 +205,8 @@ EQUAL_NUMBERS = [
     ("decoupled_ppo", {"mask.of.low": 0.1, "mask.of.high": 0.1, "mask.high": 1.2}, {"eps": 0.1, "cap": 1.2}),
     ("vapo", {"advantage.alpha": 1.0, "nll.coefficient": 0.5}, {"alpha": 1.0, "mu": 0.5}),
     ("vapo", {"mask.low": 0.1, "mask.high": 0.4, "value.coefficient": 0.1}, {"low": 0.1, "high": 0.4, "value_coefficient": 0.1}),
+    ("ui_tars_2", {"advantage.alpha": 1.0, "value.coefficient": 0.1}, {"alpha": 1.0, "value_coefficient": 0.1}),
+    ("ui_tars_2", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
     ("flowrl", {"advantage.beta": 5.0, "partition.advantage.beta": 5.0}, {"beta": 5.0}),
     ("flowrl", {f"{half}mask.{k}": v for half in ("", "partition.") for k, v in (("low", 0.9), ("high", 1.1))}, {"eps": 0.1}),
     ("flowrl:code", {"advantage.beta": 5.0, "partition.advantage.beta": 5.0}, {"beta": 5.0}),
@@ -201,6 +227,7 @@ EQUAL_NUMBERS = [
     ("simpo", {"advantage.loss.beta": 1.0, "advantage.loss.gap": 1.0}, {"beta": 1.0, "gamma": 1.0}),
     ("orpo", {"odds.coefficient": 0.5}, {"lam": 0.5}),
     ("slic", {"advantage.loss.gap": 3.0, "nll.coefficient": 0.5}, {"delta": 3.0, "lam": 0.5}),
+    ("vpo", {"advantage.loss.beta": 0.5, "calibrate.coefficient": 0.1}, {"beta": 0.5, "alpha": 0.2}),
     ("kto", {"advantage.beta": 0.5}, {"beta": 0.5}),
     ("kto", {"advantage.desirable": 0.5, "advantage.undesirable": 2.0}, {"desirable": 0.5, "undesirable": 2.0}),
 ]
@@ -314,6 +341,11 @@ def test_bounds_are_those_of_the_paper(name: str):
         reward=reward,
         reward_greedy=torch.zeros_like(reward),
         prompt_id=torch.arange(len(moved)) // 2,
+        task=torch.zeros_like(reward, dtype=torch.int64),
+        turn=torch.zeros_like(moved, dtype=torch.int64),
+        turn_reward=reward[:, None],
+        rewards=reward[:, None],
+        reward_weights=torch.ones_like(reward)[:, None],
     )
     for origin in METHODS[name].origins:
         owned = batch.replace(origin=torch.full((len(moved),), origin.code))
@@ -524,9 +556,18 @@ def test_metrics_are_numbers_under_one_scheme(name: str):
 
 OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
-    **{"group_mean": "none", "length": "efficiency", "above": "upto", "upto": "above", "ref": "old", "old": "ref"},
+    **{
+        "group_mean": "none",
+        "task": "group",
+        "length": "efficiency",
+        "above": "upto",
+        "upto": "above",
+        "ref": "old",
+        "old": "ref",
+    },
     **{"k1": "k2", "k2": "k3", "k3": "k1", "forward": "abs", "abs": "forward", "variance": "k1"},
     **{"share": "odds", "odds": "share", "high": "low", "low": "high"},
+    **{"turn": "sequence", "same": "all", "all": "same", "rollout": "ref"},
     **{"mean": "sum", "sum": "mean"},
     **{"token": "sequence", "sequence": "token", "geometric": "token"},
     **{"certainty": "entropy", "entropy": "likelihood", "likelihood": "certainty"},
@@ -538,7 +579,7 @@ OTHER = {
 def another(path: str, value: str | float) -> str | float:
     """Another value that a number may have."""
     if isinstance(value, str):
-        return OTHER[value]
+        return "turn" if (path, value) == ("denominator.over", "sequence") else OTHER[value]
     match path.rpartition(".")[2]:
         case "sign":
             return -value

@@ -12,13 +12,17 @@ from quatrain.objective import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByTurn,
+    Decoupled,
     EntropySwitched,
     Filtered,
     FlowBalance,
     Gated,
     ImplicitProcess,
+    ImplicitSteps,
     Intrinsic,
     LengthAdaptiveGAE,
+    LengthSwitched,
     One,
     OverGreedy,
     Pooled,
@@ -62,6 +66,7 @@ HAND_WORKED = {
         -math.sqrt(0.5),
         math.sqrt(0.5),
     ],
+    ("group", "task"): [x / math.sqrt(3.5) for x in (0.5, -0.5, -0.5, 0.5, -1.5, 1.5)],
     ("group", "batch"): [x / math.sqrt(3.5) for x in (0.5, -0.5, -0.5, 0.5, -1.5, 1.5)],
     ("leave_one_out", "none"): [2 / 3, -2 / 3, -2 / 3, 2 / 3, -3, 3],
     ("batch", "none"): [-0.5, -1.5, -1.5, -0.5, 0.5, 3.5],
@@ -79,6 +84,7 @@ def test_relative(baseline: str, scale: str, left_out: float):
         [[1, 1]] * 3 + [[0, 0]] + [[0, 1]] * 3,
         reward=floats(1, 0, 0, left_out, 1, 2, 5),
         prompt_id=torch.tensor([7, 7, 7, 7, 7, -1, -1]),
+        task=torch.full((7,), 4),
     )
     advantage = Relative(baseline=baseline, scale=scale, eps=0.0)(rewards)
     assert_equal(advantage[rewards.included, 1], floats(*HAND_WORKED[baseline, scale]))
@@ -106,12 +112,23 @@ def test_relative_over_a_mean_that_is_not_above_zero_is_nothing():
     assert (Relative(scale="group_mean")(graded) == 0).all()
 
 
-@pytest.mark.parametrize("scale", ["none", "group", "batch", "group_mean"])
+def test_relative_to_the_deviation_of_each_task():
+    """Two prompts of one task, with rewards 0, 2, 4 and 6, and one of another: deviations √(20/3) and √2."""
+    six = view(
+        [[1]] * 6, reward=floats(0, 2, 4, 6, 10, 12), prompt_id=torch.arange(6) // 2, task=torch.tensor([9] * 4 + [-1] * 2)
+    )
+    expected = floats(-1, 1, -1, 1, -1, 1) / floats(*[20 / 3] * 4, 2, 2).sqrt()
+    assert_equal(Relative(scale="task", eps=0.0)(six)[:, 0], expected)
+    assert Relative(scale="task").needs == {"reward", "prompt_id", "task"}
+
+
+@pytest.mark.parametrize("scale", ["none", "group", "task", "batch", "group_mean"])
 @pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted"])
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_relative_without_contrast_is_exactly_zero(baseline: str, scale: str, eps: float):
     """Also where the mean of equal rewards is not one of them in floating point: (0.1 + 0.1 + 0.1) / 3 ≠ 0.1."""
-    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=torch.tensor([0, 0, 0, 1]))
+    groups = torch.tensor([0, 0, 0, 1])
+    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=groups, task=groups)
     assert (Relative(baseline=baseline, scale=scale, eps=eps)(rewards) == 0).all()
 
 
@@ -140,6 +157,82 @@ def test_beta_normalized_is_flat_where_rates_do_not_differ_or_differ_most(reward
     """Alike, as far apart as can be, and one group alone: α = β = 1, whose density is 1."""
     pairs = view([[1]] * len(reward), reward=floats(*reward), prompt_id=torch.arange(len(reward)) // 2)
     assert_equal(BetaNormalized()(pairs), Relative()(pairs))
+
+
+def test_decoupled_by_hand():
+    """Two answers: of the first reward the z-scores are ±√½, of the second, which is as far apart as may be, the same.
+
+    The third reward is equal for all. Weighted by 1, −3 and 5: ∓2·√½ in the one group, 4·√½ in the other, whose rewards disagree.
+    """
+    rewards = torch.tensor([[1, 9, 2], [0, 5, 2], [nan, nan, nan], [3, 7, 2], [1, 8, 2]], dtype=torch.float64)
+    graded = view(
+        [[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]],
+        reward=torch.zeros(5),
+        rewards=rewards,
+        reward_weights=torch.tensor([1, -3, 5]).expand(5, 3),
+        prompt_id=torch.tensor([0, 0, 0, 1, 1]),
+    )
+    each = Relative(scale="group", eps=0.0)
+    summed = floats(-2, 2, 4, -4) * math.sqrt(0.5)
+    assert_equal(Decoupled(each, Relative("none"))(graded)[graded.included, 0], summed)
+    whole = Relative("batch", "batch", eps=0.0)
+    assert_equal(Decoupled(each, whole)(graded)[graded.included, 1], summed / math.sqrt(20 / 3))
+
+
+def test_decoupled_is_the_advantage_where_there_is_one_reward():
+    graded = view([[1]] * 4, reward=floats(0, 1, 5, 5), prompt_id=torch.tensor([0, 0, 1, 1]), reward_weights=torch.ones(4, 1))
+    graded = replace(graded, batch=graded.batch.replace(rewards=graded.batch.reward[:, None]))
+    assert_equal(Decoupled(Relative(), Relative("none"))(graded), Relative()(graded))
+
+
+def test_length_switched_by_hand():
+    """Three groups with ½, ½ and ⅓ of their answers right; the best third of them is one, and the second is as good.
+
+    In the first, right answers of 1 and 3 tokens: mean 2, deviation √2; in the second, one alone loses half of the weight.
+    """
+    lengths = [1, 3, 2, 2, 2, 1, 3, 1, 1]
+    acts = [[int(t < n) for t in range(3)] for n in lengths]
+    graded = view(acts, reward=floats(1, 2, 0, 0.5, 1, 0, 1, 0, 0), prompt_id=torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2]))
+    longer = 1 / (1 + math.exp(-1 / math.sqrt(2)))
+    reward = floats(1 - 0.5 * (1 - longer), 1 - 0.5 * longer, 0, 0, 0.75, 0, 1, 0, 0)
+    switched = LengthSwitched(share=1 / 3, weight=0.5, eps=0.0, of=Relative(baseline="none"))
+    lone = graded.batch.prompt_id == 1
+    assert_equal(switched(graded)[~lone, 0], reward[~lone])
+    assert_equal(replace(switched, eps=1.0)(graded)[lone, 0], reward[lone])
+    assert_equal(replace(switched, share=0.0)(graded)[:, 0], (reward > 0).double())
+
+
+TURNS = {"turn": torch.tensor([[0, 0, 3], [0, 3, 3], [3, 0, 0]]), "prompt_id": torch.tensor([5, 5, 2])}
+"""Answers to two prompts, with turns 0 and 3."""
+
+
+def test_by_turn_by_hand():
+    """To the first prompt, turn 0 has the rewards 1 and 5, turn 3 has 2 and 4; to the second there is one answer of one turn."""
+    turn_reward = torch.tensor([[1, 1, 2], [5, 4, 4], [nan, 7, 7]], dtype=torch.float64)
+    acts = [[1, 1, 1], [1, 1, 0], [0, 1, 1]]
+    graded = view(acts, reward=torch.zeros(3), turn_reward=turn_reward, **TURNS)
+    same = torch.tensor([[-2, -2, -1], [2, 1, 0], [0, 0, 0]]).double()
+    assert_equal(ByTurn(Relative())(graded), same)
+    every = torch.tensor([[-2, -2, -1], [2, 1, 0], [0, 0, 0]]).double()  # their mean is 3 as well
+    assert_equal(ByTurn(Relative(), "all")(graded), every)
+    others = torch.tensor([[1 - 11 / 3, 1 - 11 / 3, 2 - 10 / 3], [5 - 7 / 3, 4 - 8 / 3, 0], [0, 0, 0]]).double()
+    torch.testing.assert_close(ByTurn(Relative("leave_one_out"), "all")(graded), others, rtol=1e-6, atol=0)
+
+
+def test_by_turn_with_one_turn_is_the_advantage():
+    graded = view([[1, 1], [0, 1], [1, 0]], reward=floats(1, 2, 5), prompt_id=torch.zeros(3).long(), turn=torch.full((3, 2), 2))
+    graded = replace(graded, batch=graded.batch.replace(turn_reward=graded.batch.reward[:, None].expand(3, 2)))
+    for among in ("same", "all"):
+        assert_equal(ByTurn(Relative(scale="group"), among)(graded), Relative(scale="group")(graded).where(graded.action, 0))
+
+
+def test_implicit_steps_by_hand():
+    """Process rewards 2·(1 + 2), 2·4, 2·0 and 2·(−1 + 3): 6, 8, 0 and 4; outcomes 1 and 0, less the other's."""
+    gains = torch.tensor([[1, 2, 4], [0, -1, 3], [nan, nan, nan]], dtype=torch.float64)
+    acted = view([[1, 1, 1], [1, 1, 1], [0, 0, 0]], reward=floats(1, 0, 9), logp_process=gains, logp_old=0 * gains, **TURNS)
+    steps = floats(6 - 4, 8 - 10 / 3, 0 - 6, 4 - 14 / 3)
+    expected = torch.stack([1 + 0.5 * steps[[0, 0, 1]], -1 + 0.5 * steps[[2, 3, 3]]])
+    assert_equal(ImplicitSteps(beta=2.0, weight=0.5)(acted)[:2], expected)
 
 
 def test_over_greedy_is_nothing_where_that_is_not_known():

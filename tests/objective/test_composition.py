@@ -25,12 +25,14 @@ from quatrain.objective import (
     Budget,
     ByEntropy,
     ByOrigin,
+    ByTurn,
     Cap,
     Clip,
     Constant,
     Corrected,
     CovarianceTop,
     Current,
+    Decoupled,
     Desirable,
     DualClip,
     EntropyBonus,
@@ -43,6 +45,7 @@ from quatrain.objective import (
     GeometricMean,
     Hazard,
     LengthAdaptiveGAE,
+    LengthSwitched,
     Method,
     Old,
     One,
@@ -52,6 +55,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PerTurn,
     PrefixMinimum,
     PreservingClip,
     Reference,
@@ -347,7 +351,7 @@ def test_no_row_is_doubtful(name: str):
 _STATISTICS = [
     Relative(baseline, scale)
     for baseline in ("none", "group", "leave_one_out", "length_weighted", "batch")
-    for scale in ("none", "group", "batch", "group_mean")
+    for scale in ("none", "group", "task", "batch", "group_mean")
 ]
 LINES: dict[str, list[Any]] = {
     "mask": [
@@ -358,16 +362,20 @@ LINES: dict[str, list[Any]] = {
         Against(Clip(0.05, 0.05), Old(), Everywhere()), Against(Clip(0.05, 0.05), Old(), Cap(high=1.05)),
         Corrected(over="sequence", of=Clip(0.05, 0.05)), Agreeing(), Agreeing(0.99, 1.01, "geometric", Everywhere()),
     ],
-    "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean(), PrefixMinimum()],
+    "denominator": [
+        Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean(), GeometricMean("turn"), PrefixMinimum(),
+    ],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
+        ByTurn(), ByTurn(Relative("leave_one_out"), "all"), Decoupled(), Decoupled(Relative(), Relative("none")),
+        LengthSwitched(0.5, threshold=0.5), LengthSwitched(0.5, threshold=0.5, of=Relative("leave_one_out")),
         Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
         ByEntropy(1, Accepted(0.5)), Verified(), AboveValue(),
         GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
         FlowBalance(0.5, "sum", Relative("none")),
     ],
     "likelihood": [Token(), Sequence()],
-    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget()],
+    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget(), PerTurn()],
 }  # fmt: skip
 PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs", "variance") for to in ("ref", "old")]
 
@@ -412,6 +420,7 @@ NEEDED: dict[str, set[Given]] = {
     "flowrl": {"reference", "groups", "partition"},
     "opd": {"teacher"},
     "prime": {"reference", "groups"},
+    "istar_prm": {"groups"},
     "remax": set(),
     "reinforce": set(),
     "sft": {"demonstrations"},
@@ -453,12 +462,15 @@ def test_more_steps_on_a_batch_want_a_ratio():
 
 UNTOLD = {
     "CovarianceDrop",
+    "ByTurn",
     "CovarianceTop",
+    "Decoupled",
     "EntropySwitched",
     "Filtered",
     "Gated",
     "Hinge",
     "ImplicitProcess",
+    "ImplicitSteps",
     "Logistic",
     "Pooled",
     "Squared",

@@ -180,7 +180,7 @@ def test_explains_what_a_run_must_have():
         ({"mask.high": "wide"}, "method.mask.high = 'wide' is not allowed: it should be a valid number"),
         (
             {"advantage.scale": "galaxy"},
-            "method.advantage.scale = 'galaxy' is not allowed: it should be 'none', 'group', 'batch' or 'group_mean'",
+            "method.advantage.scale = 'galaxy' is not allowed: it should be 'none', 'group', 'task', 'batch' or 'group_mean'",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Comparisons of whole answers, on sequence log-probabilities that are whole numbers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,13 @@ def test_one_pair_by_hand(score, margin: float, slopes: tuple[float, float]):
     pair = view(ACTS, LOGP, reward=floats(1, 0, 1), prompt_id=torch.tensor([5, 5, 2]), logp_ref=REF)
     push = -2 * (margin - 1)
     assert_equal(Preferred(score, Squared(tau=0.5))(pair)[:, 1], push * floats(slopes[0], -slopes[1], 0))
+
+
+def test_which_policy_a_log_ratio_is_to():
+    pair = view(ACTS, LOGP, reward=floats(1, 0, 1), prompt_id=torch.tensor([5, 5, 2]), logp_rollout=REF)
+    to_ref = replace(pair, batch=pair.batch.replace(logp_ref=REF, logp_rollout=None))
+    assert_equal(Preferred(to="rollout")(pair), Preferred()(to_ref))
+    assert Preferred(to="rollout").needs == {"reward", "prompt_id", "logp_rollout"}
 
 
 def test_log_odds_by_hand():

@@ -51,6 +51,25 @@ def test_the_least_ratio_of_the_prefix():
     assert_equal(factors.ratio, floats(4, 0, 2, 1, 0.125)[None])
 
 
+def test_one_ratio_for_each_turn():
+    """Ln 2 and ln 4 in one turn have the mean ln √8; the token between is not an action, and of the other turn."""
+    logp = floats(-1, math.inf, -2, -3)[None].expand(2, 4)
+    turn = torch.tensor([[0, 1, 1, 0], [4, 4, 4, 4]])
+    answers = view([[1, 0, 1, 1]] * 2, logp, logp_old=logp - floats(*LOG_RATIO), turn=turn)
+    factors = Term(denominator=GeometricMean("turn")).factors(answers, torch.ones(2, 4), torch.ones(2, 1))
+    assert_equal(factors.ratio, torch.stack([floats(8**0.5, 0, 1, 8**0.5), floats(2, 0, 2, 2)]))
+    assert GeometricMean("turn").needs == {"logp_old", "turn"}
+
+
+def test_between_the_ratio_of_a_token_and_that_of_a_sequence():
+    logp, old = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    acts = [[1, 1, 0, 1, 1, 1], [1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]]
+    for turn, other in ((torch.arange(6).expand(3, 6), Old()), (torch.ones(3, 6).long(), GeometricMean())):
+        answers = view(acts, logp, logp_old=old, turn=turn)
+        ours, theirs = (Term(denominator=d).factors(answers, logp, logp).ratio for d in (GeometricMean("turn"), other))
+        assert_equal(ours, theirs)
+
+
 def test_one_ratio_for_the_sequence_in_float32_as_well():
     """A trust region of 3e-4 is some thousand roundings of a log-probability of -20 wide."""
     logp = -20 * torch.rand(3, 50, generator=torch.Generator().manual_seed(0))

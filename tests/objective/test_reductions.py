@@ -10,6 +10,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    PerTurn,
     Sequence,
     SumPerGroup,
     Token,
@@ -72,6 +73,16 @@ def test_nothing_to_count_is_no_division_by_zero(reduce):
     empty = view([[0, 0], [0, 0]], prompt_id=torch.tensor([0, 1]))
     empty = replace(empty, advantage=torch.zeros(2, 2))
     assert reduce(empty, Token().actions(empty)).isfinite().all()
+
+
+def test_each_turn_counts_the_same():
+    """An answer of two turns with two and one actions, and one of a single turn."""
+    acts = [[1, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]
+    answers = view(acts, turn=torch.tensor([[0, 0, 0, 6], [0, 1, 1, 2], [0, 0, 1, 1]]))
+    share = PerTurn()(answers, Token().actions(answers)).where(answers.action, 0)
+    assert_equal(share, torch.stack([floats(1 / 8, 0, 1 / 8, 1 / 4), floats(0, 1 / 4, 1 / 4, 0), floats(0, 0, 0, 0)]))
+    empty = view([[0, 0]], turn=torch.zeros(1, 2).long())
+    assert PerTurn()(empty, Token().actions(empty)).isfinite().all()
 
 
 def test_groups_without_an_advantage_are_made_up_for():

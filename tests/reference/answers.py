@@ -17,10 +17,19 @@ class Answer:
     """One answer: for each of its own actions, in order, what the policies and the critic said."""
 
     prompt: int
+    task: int
     origin: Origin
     """Who wrote it."""
     reward: Tensor
     """A scalar."""
+    parts: Tensor
+    """[R] the rewards that the reward is made of in a run with several."""
+    part_weights: Tensor
+    """[R] their weights."""
+    turn: Tensor
+    """The number of the turn that each action is of."""
+    turn_reward: Tensor
+    """The reward of that turn."""
     reward_greedy: Tensor
     """The reward of the policy's most probable answer to the same prompt; NaN where it is not known."""
     logp: Tensor
@@ -95,8 +104,9 @@ def deviation(values: Tensor, correction: int = 1) -> Tensor:
 
 
 def centred(answer: Answer, answers: Answers) -> Tensor:
-    """R − mean(R) over the answers to the same prompt."""
-    return answer.reward - rewards(group(answer, answers)).mean()
+    """R − mean(R) over the answers to the same prompt; exactly 0 where all are equal, which a mean need not be."""
+    own = rewards(group(answer, answers))
+    return answer.reward - own.mean() if (own != own[0]).any() else torch.zeros_like(own[0])
 
 
 def z_score(answer: Answer, answers: Answers) -> Tensor:

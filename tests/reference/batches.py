@@ -70,7 +70,9 @@ class Case:
             out[:, old] = x
             return out
 
-        return Case(self.batch.map(widen), widen(self.logp), widen(self.values)), old
+        parts = {name: getattr(self.batch, name) for name in ("rewards", "reward_weights")}
+        batch = self.batch.replace(**dict.fromkeys(parts)).map(widen).replace(**parts)
+        return Case(batch, widen(self.logp), widen(self.values)), old
 
     def answers(self, entropy: Tensor) -> list[Answer]:
         """What the published losses read; autograd goes back to `logp`, `values`, `entropy` and the batch's `log_z`."""
@@ -79,8 +81,13 @@ class Case:
         return [
             Answer(
                 prompt=int(batch.prompt_id[row]),
+                task=int(batch.task[row]),
                 origin=list(Origin)[batch.origin[row]],
                 reward=batch.reward[row],
+                turn=batch.turn[row][acts],
+                turn_reward=batch.turn_reward[row][acts],
+                parts=batch.rewards[row],
+                part_weights=batch.reward_weights[row],
                 reward_greedy=batch.reward_greedy[row],
                 logp=self.logp[row][acts],
                 logp_old=batch.logp_old[row][acts],
@@ -148,11 +155,16 @@ def draw(shape: Shape) -> Case:
         whole = (log_ratio * action).sum(1, keepdim=True).abs()
         return (logp - log_ratio / (whole / (2 * shape.spread)).clamp(min=1)).where(action, garbage)
 
-    reward = {
-        "real": uniform(*shape.span)[:, 0],
-        "binary": integers(2).double(),
-        "equal": torch.full((rows,), 1.0, dtype=torch.float64),
-    }[shape.rewards]
+    def graded() -> Tensor:
+        match shape.rewards:
+            case "real":
+                return uniform(*shape.span)[:, 0]
+            case "binary":
+                return integers(2).double()
+            case "equal":
+                return torch.full((rows,), 1.0, dtype=torch.float64)
+
+    reward = graded()
     unjudged = [Origin.MISMATCHED] if shape.judged else [Origin.MISMATCHED, Origin.DEMONSTRATION]
     reward = reward.where(~torch.isin(origin, torch.tensor([o.code for o in unjudged])), math.nan)
     prompt_id = torch.cat(
@@ -182,5 +194,14 @@ def draw(shape: Shape) -> Case:
     )
     values = value_old + uniform(-0.5, 0.5)
     batch = batch.replace(**{name: uniform(0, 2).where(action, garbage) for name in ("entropy_old", "certainty")})
+    turn = (torch.rand(rows, width, generator=generator) < 0.4).cumsum(1)
+    of_turns = torch.stack([graded() for _ in range(width + 1)], 1)
+    batch = batch.replace(
+        turn=turn,
+        turn_reward=of_turns.gather(1, turn).where(action, garbage),
+        task=integers(2, prompts)[prompt_id],
+        rewards=torch.stack([graded(), graded()], 1),
+        reward_weights=torch.tensor([1.0, 0.5], dtype=torch.float64).expand(rows, 2),
+    )
     case = Case(batch, logp.where(action, garbage), values.where(action, garbage))
     return case.rows(torch.randperm(rows, generator=generator))

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from quatrain.types import Origin
-from tests.reference.answers import Answer, Answers, groups, mean, mean_of_tokens, of, rated
+from tests.reference.answers import Answer, Answers, groups, mean, mean_of_tokens, of, rated, sampled
 
 
-def _pairs(answers: Answers, loss: Callable[[Answer, Answer], Tensor]) -> Tensor:
+def _pairs(answers: Answers, loss: Callable[[Answer, Answer], Tensor], among: Callable[[Answers], Answers] = rated) -> Tensor:
     """`loss`(preferred, other)."""
     return mean(
         mean(loss(winner, loser) for winner in own for loser in own if winner.reward > loser.reward)
-        for own in groups(rated(answers))
+        for own in groups(among(answers))
     )
 
 
@@ -30,6 +30,15 @@ def _gain(answer: Answer) -> Tensor:
 def dpo(answers: Answers, beta: float = 0.1) -> Tensor:
     """−log σ(β log π_θ(y_w)/π_ref(y_w) − β log π_θ(y_l)/π_ref(y_l)): arXiv:2305.18290, eq. 7."""
     return _pairs(answers, lambda w, o: -logsigmoid(beta * _gain(w) - beta * _gain(o)))
+
+
+def istar_prm(answers: Answers, beta: float = 0.05) -> Tensor:
+    """−log σ(Q(τ⁺) − Q(τ⁻)), Q = Σ β log π_φ/π of the policy that acted: arXiv:2509.19199; π_φ is what is trained."""
+
+    def q(answer: Answer) -> Tensor:
+        return beta * (answer.logp - answer.logp_rollout).sum()
+
+    return _pairs(answers, lambda won, lost: -logsigmoid(q(won) - q(lost)), among=sampled)
 
 
 def ipo(answers: Answers, tau: float = 0.1) -> Tensor:
@@ -68,6 +77,14 @@ def slic(answers: Answers, delta: float = 1.0, lam: float = 0.1) -> Tensor:
     """
     nll = mean(-a.logp.sum() for a in rated(answers) if a.reward >= 1)
     return _pairs(answers, lambda w, o: relu(delta - w.logp.sum() + o.logp.sum())) + lam * nll
+
+
+def vpo(answers: Answers, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
+    """DPO's loss − α β E[log π_θ(y) − log π_ref(y)] over calibration answers: arXiv:2405.19320, the offline form.
+
+    Calibration answers are the preferred ones, those with a reward of at least 1.
+    """
+    return dpo(answers, beta) - alpha * beta * mean(_gain(a) for a in rated(answers) if a.reward >= 1)
 
 
 def kto(answers: Answers, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0) -> Tensor:

@@ -61,6 +61,61 @@ def lite_ppo(answers: Answers, eps: float = 0.2) -> Tensor:
     return -mean(mean_of_tokens(clipped(ratio(a), centred(a, g) / spread, eps, eps) for a in g) for g in groups(answers))
 
 
+def qwenlong_l1_5(answers: Answers, std_eps: float = STD_EPS) -> Tensor:
+    """1/Σ|yᵢ| Σᵢ Aᵢ Σₜ ρ, Aᵢ = (R − mean of the group) / std of the rewards of all samples of its task: arXiv:2512.12967."""
+    answers = sampled(answers)
+
+    def advantage(answer: Answer) -> Tensor:
+        alike = [a for a in answers if a.task == answer.task]
+        return centred(answer, answers) / (deviation(rewards(alike)) + std_eps)
+
+    return -mean(mean_of_tokens(ratio(a) * advantage(a) for a in g) for g in groups(answers))
+
+
+def gdpo(answers: Answers, eps: float = 0.2, std_eps: float = STD_EPS) -> Tensor:
+    """GRPO's objective with (A_sum − mean A_sum) / std A_sum over the batch: arXiv:2601.05242; A_sum as in `_summed`."""
+    answers = sampled(answers)
+    summed = torch.stack([_summed(a, answers, std_eps) for a in answers])
+    advantages = (summed - summed.mean()) / (deviation(summed) + std_eps)
+    return -mean(clipped(ratio(a), advantage, eps, eps).mean() for a, advantage in zip(answers, advantages, strict=True))
+
+
+def gdpo_code(answers: Answers, eps: float = 0.2, std_eps: float = 1e-8) -> Tensor:
+    """The same whitened over tokens, as a mean over tokens."""
+    answers = sampled(answers)
+    advantages = _whitened([_summed(a, answers, STD_EPS).expand(len(a.logp)) for a in answers], lambda x: x.std() + std_eps)
+    return -mean_of_tokens(clipped(ratio(a), advantage, eps, eps) for a, advantage in zip(answers, advantages, strict=True))
+
+
+def _summed(answer: Answer, answers: Answers, std_eps: float) -> Tensor:
+    """A_sum = Σₙ wₙ Aₙ, Aₙ = (rₙ − mean of the group) / std of the group."""
+    own = torch.stack([a.parts for a in group(answer, answers)])
+    spread = torch.stack([deviation(column) for column in own.T])
+    return (answer.part_weights * (answer.parts - own.mean(0)) / (spread + std_eps)).sum()
+
+
+def grpo_lambda_length(
+    answers: Answers, eps: float = 0.2, lam: float = 0.2, alpha: float = 0.6, correct: float = 1.0, std_eps: float = 1e-6
+) -> Tensor:
+    """GRPO on r = 1 − α σ((L − mean L)/std L) if correct else 0 in the λ groups of most correct answers, else 1 or 0.
+
+    arXiv:2505.18086. The mean and the standard deviation of L are over the correct answers of the group; groups with as many
+    correct ones as the last of the λ are among them.
+    """
+    found = groups(sampled(answers))
+    shares = [sum(bool(a.reward >= correct) for a in own) / len(own) for own in found]
+    least = sorted(shares, reverse=True)[max(math.ceil(lam * len(found)), 1) - 1]
+
+    def switched(answer: Answer, own: Answers, share: float) -> Answer:
+        if answer.reward < correct:
+            return replace(answer, reward=torch.zeros_like(answer.reward))
+        lengths = torch.tensor([float(len(a.logp)) for a in own if a.reward >= correct], dtype=torch.float64)
+        penalty = alpha * torch.sigmoid((len(answer.logp) - lengths.mean()) / (deviation(lengths) + std_eps))
+        return replace(answer, reward=1 - penalty * (share >= least and lam > 0))
+
+    return grpo([switched(a, own, share) for own, share in zip(found, shares, strict=True) for a in own], eps, beta=0.0)
+
+
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
     """A = (R − p)/f(p; α, β), f a Beta density fitted to the p of all prompts: arXiv:2506.02864.
 
@@ -110,6 +165,39 @@ def gspo(answers: Answers, low: float = 3e-4, high: float = 4e-4) -> Tensor:
 
 def _geometric_mean(answer: Answer) -> Tensor:
     return torch.exp((answer.logp - answer.logp_old).sum() / len(answer.logp))
+
+
+def rank_grpo(answers: Answers, low: float = 0.06, high: float = 0.08, beta: float = 0.001, std_eps: float = STD_EPS) -> Tensor:
+    """1/G Σᵢ 1/N Σₖ min(w Â, clip(w) Â) − β D_KL, w = (π_θ(yₖ)/π_old(yₖ))^(1/|yₖ|), Â by rank: arXiv:2510.20150.
+
+    A rank is a turn. D_KL is GRPO's, a mean over the tokens of each answer.
+    """
+    answers = sampled(answers)
+    objectives = [
+        mean(clipped(*_rank(a, k, answers, std_eps), low, high) for k in a.turn.unique()) - beta * _k3(a).mean() for a in answers
+    ]
+    return -mean(objectives)
+
+
+def rank_grpo_code(answers: Answers, low: float = 0.06, high: float = 0.08, beta: float = 0.001, std_eps: float = 1e-4) -> Tensor:
+    """The same as a mean over tokens, each with the loss of its rank: the authors' trainer."""
+    answers = sampled(answers)
+
+    def of_tokens(answer: Answer) -> Tensor:
+        ranks = {int(k): clipped(*_rank(answer, k, answers, std_eps), low, high) for k in answer.turn.unique()}
+        return torch.stack([ranks[int(k)] for k in answer.turn]) - beta * _k3(answer)
+
+    return -mean_of_tokens(of_tokens(a) for a in answers)
+
+
+def _rank(answer: Answer, k: Tensor, answers: Answers, std_eps: float) -> tuple[Tensor, Tensor]:
+    """w and Â = (r − mean)/std over the group's answers that have this rank; 0 where all are equal."""
+    own = answer.turn == k
+    weight = torch.exp((answer.logp - answer.logp_old)[own].mean())
+    rivals = torch.stack([a.turn_reward[a.turn == k][0] for a in group(answer, answers) if (a.turn == k).any()])
+    if (rivals == rivals[0]).all():
+        return weight, torch.zeros_like(rivals[0])
+    return weight, (answer.turn_reward[own][0] - rivals.mean()) / (deviation(rivals) + std_eps)
 
 
 def luspo(answers: Answers, low: float = 2e-3, high: float = 2.5e-3) -> Tensor:
@@ -394,6 +482,30 @@ def prime(answers: Answers, eps: float = 0.2, beta: float = 0.05) -> Tensor:
     return -mean_of_tokens(clipped(ratio(a), advantage(a), eps, eps) for a in answers)
 
 
+def istar(answers: Answers, eps: float = 0.2, beta: float = 0.05, w: float = 1.0) -> Tensor:
+    """E[min(ρ A, clip(ρ) A)], A = A_episode(τ) + w A_step(aₜ), each n/(n−1)·(s − mean of the group): arXiv:2509.19199.
+
+    s is the outcome, or β Σ log π_φ/π_old over the tokens of a step, whose group are all steps of all answers to the prompt.
+    """
+    answers = sampled(answers)
+
+    def steps(answer: Answer) -> dict[int, Tensor]:
+        gain = beta * (answer.logp_process - answer.logp_old)
+        return {int(k): gain[answer.turn == k].sum() for k in answer.turn.unique()}
+
+    def against_others(score: Tensor, scores: list[Tensor]) -> Tensor:
+        n = len(scores)
+        return n / (n - 1) * (score - torch.stack(scores).mean()) if n > 1 else torch.zeros_like(score)
+
+    def advantage(answer: Answer) -> Tensor:
+        own = group(answer, answers)
+        episode = against_others(answer.reward, [a.reward for a in own])
+        every, mine = [s for a in own for s in steps(a).values()], steps(answer)
+        return torch.stack([episode + w * against_others(mine[int(k)], every) for k in answer.turn])
+
+    return -mean_of_tokens(clipped(ratio(a), advantage(a), eps, eps) for a in answers)
+
+
 def ppo(
     answers: Answers,
     eps: float = 0.2,
@@ -460,6 +572,13 @@ def vapo(
     value_loss = mean_of_tokens((a.value - a.reward) ** 2 / 2 for a in answers)
     nll = -mean_of_tokens(a.logp for a in answers if a.reward >= 1)
     return surrogate + value_coefficient * value_loss + mu * nll
+
+
+def ui_tars_2(
+    answers: Answers, low: float = 0.2, high: float = 0.28, alpha: float = 0.05, value_coefficient: float = 0.5
+) -> Tensor:
+    """PPO with λ_policy = 1 − 1/(α l), λ_critic = 1 and clip-higher: arXiv:2509.02544; what it does not print is as in `vapo`."""
+    return vapo(answers, low, high, alpha, mu=0.0, value_coefficient=value_coefficient)
 
 
 def flowrl(answers: Answers, eps: float = 0.2, beta: float = 15.0) -> Tensor:

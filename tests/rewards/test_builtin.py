@@ -1,11 +1,13 @@
 """Each reward that ships, against numbers worked out by hand."""
 
+import math
 import re
 import time
 
 import pytest
 
-from quatrain.rewards import builtin
+from quatrain.config import ConfigError, RewardConfig
+from quatrain.rewards import builtin, load_reward
 
 
 class TestCorrect:
@@ -113,3 +115,45 @@ class TestOverlong:
             default = builtin.overlong(tokens=tokens, max_answer_tokens=20480)
             assert default == builtin.overlong(tokens=tokens, max_answer_tokens=20480, buffer_tokens=4096)
         assert builtin.overlong(tokens=1, max_answer_tokens=1) == -1
+
+
+class TestRubric:
+    CHECKED = builtin.Criterion(re.compile(r"(?m)^Check:"), veto=True)
+    REASONED = builtin.Criterion(re.compile("because"), weight=2.0, full=4)
+    MODEST = builtin.Criterion(re.compile("great"), weight=3.0, absent=True)
+
+    @pytest.mark.parametrize(
+        ("completion", "reward"),
+        [
+            ("Check: 1 because 2 because 3", (1 + 2 * 2 / 4 + 3) / 6),
+            ("Check: " + "because " * 9, 1),
+            ("Check: great, great, because", (1 + 2 / 4) / 6),
+            ("because because because because", 0),
+            ("No Check: because", 0),
+        ],
+    )
+    def test_weighs_scores_and_lets_a_veto_decide(self, completion, reward):
+        criteria = [self.CHECKED, self.REASONED, self.MODEST]
+        assert builtin.rubric(completion, criteria=criteria) == pytest.approx(reward)
+
+    def test_the_first_finds_count_for_more_where_it_saturates(self):
+        found = [builtin.rubric("because " * n, criteria=[self.REASONED], saturation=0.5) for n in range(6)]
+        assert found[0] == 0 and found[4:] == [1, 1]
+        assert found[2] == pytest.approx((1 - math.exp(-1)) / (1 - math.exp(-2)))
+        assert found[1] - found[0] > found[2] - found[1] > found[3] - found[2] > 0.0
+        plain = [builtin.rubric("because " * n, criteria=[self.REASONED]) for n in range(6)]
+        assert plain == [0, 0.25, 0.5, 0.75, 1, 1]
+
+    def test_one_criterion_in_excess_does_not_make_up_for_the_others(self):
+        """What a weighted sum of counts would reward, and neither the cap nor a veto does."""
+        criteria = [self.CHECKED, self.REASONED]
+        assert builtin.rubric("Check: because", criteria=criteria) > builtin.rubric("because " * 99, criteria=criteria)
+
+    def test_options_are_those_of_a_file(self):
+        options = {"criteria": [{"pattern": "a+", "full": 2}, {"pattern": "b", "absent": True}], "saturation": 1}
+        assert load_reward(RewardConfig(name="rubric", options=options))({"completion": "aa c a"}) == 1
+        for wrong in ({"criteria": []}, {"criteria": [{"pattern": "("}]}, {"criteria": [{"pattern": "a", "weight": -1}]}):
+            with pytest.raises(ConfigError, match=r"the reward rubric: criteria = .* is not allowed"):
+                load_reward(RewardConfig(name="rubric", options=wrong))
+        with pytest.raises(ConfigError, match="the reward rubric needs its parameter 'criteria'"):
+            load_reward(RewardConfig(name="rubric"))

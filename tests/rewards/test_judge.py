@@ -67,7 +67,8 @@ class TestJudging:
         with Judge(rewards, 64, workers=1) as judge:
             right, wrong = only(judge.judge([group("2", "2", "3")]))
         name = mine("number").name
-        assert right.info == {"finish": "end", "rewards": {"correct": 1.0, "format": 1.0, name: 2.0}}
+        weights = {"correct": 1.0, "format": 0.5, name: -0.1}
+        assert right.info == {"finish": "end", "rewards": {"correct": 1.0, "format": 1.0, name: 2.0}, "weights": weights}
         assert right.reward == pytest.approx(1 + 0.5 - 0.2)
         assert wrong.reward == pytest.approx(0 + 0.5 - 0.3)
 

@@ -108,6 +108,11 @@ def batch(seed: int = 0) -> Batch:
         reward=reward,
         reward_greedy=torch.tensor([0.5, torch.nan, 0.25], dtype=torch.float64)[prompt],
         prompt_id=10 * (3 - prompt),
+        rewards=torch.stack([reward, reward**2 + prompt], 1),
+        reward_weights=torch.tensor([1.0, -0.5], dtype=torch.float64).expand(len(rows), 2),
+        turn=(torch.arange(width) // 4).expand(action.shape),
+        turn_reward=reward[:, None] + torch.arange(width) // 4 * reward.square()[:, None],
+        task=prompt.clamp(max=1),
         origin=origin,
     )
 
