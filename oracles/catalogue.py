@@ -306,13 +306,13 @@ COMPARISONS: tuple[Comparison, ...] = (
         as_theirs={"mask": Corrected(2.0, of=DualClip(0.2, 0.28))},
     ),
     Comparison(
-        "tis:sequence",
+        "seq_tis",
         trl.grpo_with_vllm(**_DAPO, vllm_importance_sampling_mode="sequence_truncate", vllm_importance_sampling_clip_max=2.0),
         difference=_EPS,
         as_theirs={"advantage.eps": 1e-4},
     ),
     Comparison(
-        "tis:sequence",
+        "seq_tis",
         Actor("grpo", settings={"clip_ratio_high": 0.28, "rollout_is": "sequence", "rollout_is_threshold": 2.0}),
         ragged,
         difference=_DUAL,

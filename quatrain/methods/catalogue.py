@@ -504,7 +504,7 @@ METHODS: dict[str, Method] = {
         note="The loss that is corrected is that of dapo:code, but for its dual clip. TRL adds 1e-4 to the "
         "deviation; verl's clip is dual at 3.",
     ),
-    "tis:sequence": Method(
+    "seq_tis": Method(
         Term(
             mask=Corrected(high=2.0, over="sequence", of=Clip(0.2, 0.28)),
             denominator=Old(),
@@ -513,7 +513,7 @@ METHODS: dict[str, Method] = {
         ),
         paper="https://richardli.xyz/rl-collapse",
         claim="The ratio of the whole answer: what a token's own leaves out of its prefix adds up over long answers.",
-        aka=("seq_tis",),
+        aka=("sequence_tis",),
         note="The loss that is corrected is that of tis, and 2 is verl's bound. TRL adds 1e-4 to the deviation; verl's clip is "
         "dual at 3.",
     ),

@@ -162,7 +162,7 @@ EQUAL_NUMBERS = [
     ("kl_cov", {"kl.mask.share": 0.1, "kl.coefficient": 0.5}, {"share": 0.1, "beta": 0.5}),
     ("kl_cov:code", {"kl.mask.share": 0.1, "kl.coefficient": 0.5}, {"share": 0.1, "beta": 0.5}),
     ("tis", {"mask.high": 1.2, "mask.of.low": 0.1, "mask.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
-    ("tis:sequence", {"mask.high": 1.2, "mask.of.low": 0.1, "mask.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
+    ("seq_tis", {"mask.high": 1.2, "mask.of.low": 0.1, "mask.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
     ("mis", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
     ("mis:sequence", {"mask.high": 1.2, "mask.of.of.low": 0.1, "mask.of.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
     ("icepop", {"mask.low": 0.8, "mask.high": 1.2}, {"low": 0.8, "high": 1.2}),

@@ -32,7 +32,7 @@ from tests.reference.off_policy import (
     mis,
     mis_sequence,
     p1_vl,
-    tis_sequence,
+    seq_tis,
 )
 from tests.reference.preferences import dpo, ipo, ipo_mean, istar_prm, kto, orpo, simpo, slic, vpo
 from tests.reference.reinforce import (
@@ -140,7 +140,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "kl_cov": kl_cov,
     "kl_cov:code": kl_cov_code,
     "tis": tis,
-    "tis:sequence": tis_sequence,
+    "seq_tis": seq_tis,
     "mis": mis,
     "mis:sequence": mis_sequence,
     "icepop": icepop,

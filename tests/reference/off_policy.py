@@ -25,7 +25,7 @@ def _gap(answer: Answer) -> Tensor:
     return torch.exp(answer.logp_old - answer.logp_rollout)
 
 
-def tis_sequence(answers: Answers, cap: float = 2.0, low: float = 0.2, high: float = 0.28) -> Tensor:
+def seq_tis(answers: Answers, cap: float = 2.0, low: float = 0.2, high: float = 0.28) -> Tensor:
     """E[min(π_learner(y)/π_sampler(y), C) · min(ρ Â, clip(ρ) Â)]: https://richardli.xyz/rl-collapse; the rest as in `tis`."""
     answers = sampled(answers)
     return -mean_of_tokens(_gap(a).prod().clamp(max=cap) * clipped(ratio(a), z_score(a, answers), low, high) for a in answers)
