@@ -115,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", help="decides everything that is drawn; default 0")
     train.add_argument("--out", metavar="RUN", help="the run folder; default runs/DATE-METHOD-TASK-N")
     train.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, to the same bits")
+    train.add_argument(
+        "--on-collapse", choices=("warn", "stop", "rollback"), help="what to do where the run has collapsed; default warn"
+    )
 
     evaluate = command(
         "evaluate",

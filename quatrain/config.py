@@ -285,6 +285,9 @@ class RunConfig(Section):
     process: ProcessConfig = ProcessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """What is done where the run has collapsed: nothing but to say so; end it, saved; or go back to the weights of the last
+    checkpoint from before the first sign, and on from there with the next problems at half the learning rate."""
     stress: StressConfig = StressConfig()
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
     """Where metrics go besides the run folder."""

@@ -24,7 +24,7 @@ from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder
 from quatrain.prompts import Source
 from quatrain.rewards import Judge
-from quatrain.update.checkpoints import Checkpoints
+from quatrain.update.checkpoints import ROLLED_BACK, Checkpoints
 from quatrain.update.explain import Explanation, explain
 
 
@@ -104,6 +104,11 @@ def replay(path: Path, step: int, *, tokens: int = 12) -> Replayed:
         with progress.stage(f"going from step {start} to step {step}"):
             for before in range(start + 1, step):
                 learner.learn(recorded_batch(folder, before), before)
+                back = recorded[before].get(ROLLED_BACK)
+                if back is not None and back not in checkpoints.steps():
+                    raise ConfigError(f"step {before} went back to the checkpoint of step {back}, which is not kept any more")
+                if back is not None:
+                    checkpoints.go_back(back, learner)
             batch = recorded_batch(folder, step)
             made_of = explain(learner, batch, step, tokens) if batch.size else Explanation((), ())
             learner.learn(batch, step)

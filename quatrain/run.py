@@ -28,6 +28,7 @@ from quatrain.assembly import (
 )
 from quatrain.config import ConfigError, RunConfig
 from quatrain.diagnostics.evaluation import Estimate, Evaluation, difference, estimate
+from quatrain.diagnostics.health import Watch
 from quatrain.diagnostics.measures import accuracy_metrics, readable, rollout_metrics, sampled, staleness, vote_metrics
 from quatrain.diagnostics.progress import Progress
 from quatrain.diagnostics.records import RunFolder, default_run_path
@@ -41,9 +42,11 @@ from quatrain.rewards.turned import Turned
 from quatrain.rollouts import Ahead, Rollout
 from quatrain.types import Batch, Group, Origin, collate
 from quatrain.update import ranking
-from quatrain.update.checkpoints import Checkpoints, save_tensors
+from quatrain.update.checkpoints import ROLLED_BACK, Checkpoints, save_tensors
 
 RATED = frozenset({Origin.RATED})
+MOST_ROLLBACKS = 4
+"""A run that collapses once more after so many ways back ends itself."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _carry_out(planned: Plan, folder: RunFolder, progress: Progress | None) -> R
                     run,
                 )
             except StoppedRun as stop:
-                run.save(len(folder.metrics.read()) + 1)  # the weights are those of the last good update
+                run.save(run.reached)  # the weights are those of the last good update
                 write_report([folder.path], folder.report)
                 raise StoppedRun(f"{stop}; see {folder.report}, and what was learned in {folder.checkpoints}") from stop
         run.finish()
@@ -144,6 +147,9 @@ class Run:
             )
         self.planned, self.config, self.folder, self.progress, self.policy = planned, config, folder, progress, policy
         self.has_failures = False
+        self.reached = 0
+        """The step that is being done."""
+        self.watch = Watch()
         template = make_template(planned, policy)
         self.template = template
         self.judge, self.trackers = judge, trackers
@@ -207,6 +213,7 @@ class Run:
                 if self.ahead:
                     self.ahead.load_state(self.checkpoints.tensors(step), manifest["state"]["under_way"])
         self.folder.truncate_after(step)
+        self.watch = Watch(self.folder.metrics.read()[self._watched_since :])
         return step
 
     def evaluate_before(self, done: int) -> None:
@@ -216,6 +223,7 @@ class Run:
 
     def rollouts(self, step: int, groups: Sequence[Group], batch: Batch) -> None:
         """Keep what was acted: whole, for `replay`, and some of it for people."""
+        self.reached = step
         record = {name: value for name, value in vars(batch).items() if value is not None}
         if batch.size:
             place = self.folder.path / "rollouts"
@@ -251,9 +259,42 @@ class Run:
             self.progress.note(
                 f"step {step}: {len(failed)} of {len(errors)} answers are left out, the first because: {failed[0]}"
             )
+        stop = self._react(step, record)
         self.folder.metrics.append(record)
         self.trackers.log(step, record)
         self.progress.step(step, record)
+        if stop:
+            raise StoppedRun(stop)
+
+    def _react(self, step: int, record: dict[str, Any]) -> str:
+        """Say what signs the metrics of a step show, and do what is to be done about a collapse; why the run ends, if it does."""
+        for one in self.watch.see(record):
+            self.progress.note(f"sign: {one}")
+        fell, wanted = self.watch.collapse, self.config.on_collapse
+        if fell is None:
+            return ""
+        began = self._watched_since + min(fell.step, self.watch.began or fell.step)
+        told = f"it has collapsed, seen by its {fell.sign}: {fell.says}"
+        if wanted == "warn":
+            self.progress.note(f"step {step}: {told}; `quatrain doctor {self.folder.path}` says what came first")
+        if wanted != "rollback":
+            return told if wanted == "stop" else ""
+        found = self.checkpoints.newest(self.progress.note, at_most=began - 1)
+        times = sum(ROLLED_BACK in other for other in self.folder.metrics.read())
+        if found is None or times == MOST_ROLLBACKS:
+            why = "there is no checkpoint from before" if found is None else f"it went back {times} times before"
+            return f"{told}, and {why}"
+        self.checkpoints.go_back(found[0], self.learner)
+        record[ROLLED_BACK] = found[0]
+        self.watch = Watch()
+        rate = f"the learning rate is {self.learner.lr():.3g} now"
+        self.progress.note(f"step {step}: {told}; back to the weights of step {found[0]}, {rate}")
+        return ""
+
+    @property
+    def _watched_since(self) -> int:
+        """The last step that went back, 0 where none did."""
+        return max((record["step"] for record in self.folder.metrics.read() if ROLLED_BACK in record), default=0)
 
     def checkpoint(self, step: int) -> None:
         every = self.config.checkpoint.every
@@ -263,7 +304,10 @@ class Run:
 
     def save(self, step: int) -> None:
         tensors, under_way = self.ahead.state() if self.ahead else ({}, [])
-        self.checkpoints.save(step, self.learner, {"source": self.source.state_dict(), "under_way": under_way}, tensors)
+        since, began = self._watched_since, self.watch.began
+        healthy = [s for s in self.checkpoints.steps() if began is None or s < since + began]
+        state = {"source": self.source.state_dict(), "under_way": under_way}
+        self.checkpoints.save(step, self.learner, state, tensors, spare=max(healthy, default=None))
 
     def finish(self) -> None:
         """Write the model and the report."""

@@ -26,7 +26,9 @@ def train(given: Namespace) -> None:
     """Post-train, from a recipe and options or from where a run stopped, and say what came of it."""
     if given.resume is not None:
         others = [
-            f"--{name}" for name in ("method", "task", "model", "teacher", "reward", "seed", "out", "set") if getattr(given, name)
+            f"--{name.replace('_', '-')}"
+            for name in ("method", "task", "model", "teacher", "reward", "seed", "out", "set", "on_collapse")
+            if getattr(given, name)
         ]
         others += [given.recipe] if given.recipe else []
         if others:
@@ -36,6 +38,7 @@ def train(given: Namespace) -> None:
     tree, settings = asked(recipe(given.recipe) if given.recipe else {}, given)
     settings = [f"{name}={json.dumps(getattr(given, name))}" for name in ("method", "out") if getattr(given, name)] + settings
     settings = [f"seed={given.seed}", *settings] if given.seed is not None else settings
+    settings = [f"on_collapse={given.on_collapse}", *settings] if given.on_collapse else settings
     if not tree and not settings:
         raise ConfigError("say what to train: a recipe (quatrain train smollm2-chain-sum), or --method, --task and --model")
     _say(train_run(load(tree, settings)))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from quatrain.assembly import open_run
 from quatrain.commands.running import asked
-from quatrain.diagnostics.health import collapse, warnings
+from quatrain.diagnostics.health import Watch, collapse
 from quatrain.diagnostics.records import describe_environment, plain, write_atomic
 from quatrain.stress import LAB, Lab, Square
 from quatrain.update.checkpoints import Checkpoints
@@ -55,7 +55,7 @@ def doctor(given: Namespace) -> None:
     lost["update/skipped"] = max((record.get("update/skipped") or 0 for record in records), default=0)
     told = [f"{name} {count:.0f}" for name, count in lost.items() if count]
     say(f"failures   {', '.join(told) or 'none'}")
-    seen = warnings(records)
+    seen = Watch(records).seen
     say("signs      in the order in which they came" if seen else "signs      none")
     for one in seen:
         say(f"  {one}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,49 +168,74 @@ class Seen:
         return f"step {self.step}: {self.sign.says} ({figures}); {self.sign.remedy}"
 
 
-def warnings(records: Sequence[Mapping[str, Any]]) -> list[Seen]:
-    """Every sign that was seen in a run, each where it was first seen, in the order of steps. None is seen before ten steps."""
-    found = []
-    reward = smooth(records, "reward/mean")
-    for sign in SIGNS:
-        value = smooth(records, sign.metric)
-        bound = sign.limit * _against(sign, value)
-        wrong = (value > bound) if sign.above else (value < bound)
-        if sign.unsolved:
-            wrong &= reward < SOLVED if len(reward) == len(value) else False
-        seen = np.flatnonzero(wrong[WINDOW:]) + WINDOW
-        if len(seen):
-            found.append(Seen(int(seen[0]) + 1, sign, float(value[seen[0]]), float(bound[seen[0]])))
-    return sorted(found, key=lambda one: one.step)
+class Watch:
+    """Sees signs as they come, each once, and a collapse when it has lasted for ten steps. None is seen before ten steps."""
+
+    def __init__(self, records: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Begin after `records`."""
+        self.seen: list[Seen] = []
+        self._records: list[Mapping[str, Any]] = []
+        self._courses = {metric: _Course() for metric in ("reward/mean", *(sign.metric for sign in SIGNS))}
+        for record in records:
+            self.see(record)
+
+    def see(self, record: Mapping[str, Any]) -> list[Seen]:
+        """What is seen for the first time with the metrics of one more step."""
+        self._records.append(record)
+        for metric, course in self._courses.items():
+            course.add(record.get(metric))
+        known = {id(one.sign) for one in self.seen}
+        new = [one for sign in SIGNS if id(sign) not in known and (one := self._look(sign))]
+        self.seen += new
+        return new
+
+    @property
+    def collapse(self) -> Collapse | None:
+        """That the run has collapsed ten steps ago or earlier; looked at every ten steps."""
+        if len(self._records) % WINDOW:
+            return None
+        found = collapse(self._records)
+        return found if found and found.step <= len(self._records) - WINDOW else None
+
+    @property
+    def began(self) -> int | None:
+        """The number, from 1 on, of the record with the first sign; None where there is none."""
+        return min((one.step for one in self.seen), default=None)
+
+    def _look(self, sign: Sign) -> Seen | None:
+        means = self._courses[sign.metric].means
+        if len(means) <= WINDOW or len(means) < len(self._records):
+            return None
+        against = {"nothing": 1.0, "first": means[WINDOW], "best": max(means), "median": float(np.median(means))}[sign.against]
+        value, bound = means[-1], sign.limit * against
+        reward = self._courses["reward/mean"].means
+        solved = sign.unsolved and bool(reward) and reward[-1] >= SOLVED
+        wrong = value > bound if sign.above else value < bound
+        return Seen(len(self._records), sign, value, bound) if wrong and not solved else None
 
 
-def _against(sign: Sign, value: NDArray[np.float64]) -> NDArray[np.float64]:
-    match sign.against:
-        case "nothing":
-            return np.ones_like(value)
-        case "first":
-            return np.full_like(value, value[: WINDOW + 1][-1] if len(value) else 0.0)
-        case "best":
-            return np.maximum.accumulate(value) if len(value) else value
-        case "median":
-            return np.array([np.median(value[: end + 1]) for end in range(len(value))])
+class _Course:
+    """A metric's means over the last ten steps, at each step; none if the first step lacks it."""
+
+    def __init__(self) -> None:
+        self.means: list[float] = []
+        self._last: deque[float] = deque(maxlen=WINDOW)
+        self._is_there = True
+
+    def add(self, value: float | None) -> None:
+        """The value of one more step; a step without any answer to learn from lacks some, and the one before holds on."""
+        self._is_there &= value is not None or bool(self._last)
+        if self._is_there:
+            self._last.append(self._last[-1] if value is None else float(value))
+            self.means.append(sum(self._last) / len(self._last))
 
 
 def smooth(records: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
-    """The mean of a metric over the last ten steps at each step, fewer at the beginning; empty where it is not in all records.
-
-    Steps without any answer to learn from lack some metrics: those before hold on.
-    """
-    values: list[float] = []
+    """The mean of a metric over the last ten steps at each step, fewer at the beginning; empty where the first step lacks it."""
+    course = _Course()
     for record in records:
-        value = record.get(name)
-        if value is None and not values:
-            return np.zeros(0)
-        values.append(values[-1] if value is None else float(value))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(last - WINDOW, 0)
-    return (sums[last] - sums[first]) / (last - first)
+        course.add(record.get(name))
+    return np.array(course.means)
 
 
 def _to_the_end(holds: NDArray[np.bool_]) -> int | None:

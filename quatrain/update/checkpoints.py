@@ -19,6 +19,8 @@ from quatrain.update.learner import PROCESS, Learner
 
 MANIFEST = "checkpoint.json"
 UNDER_WAY = "under_way.safetensors"
+ROLLED_BACK = "rolled_back_to"
+"""In the metrics of a step after which the weights of an earlier one were taken up again: of which one."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,16 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
-    def save(self, step: int, learner: Learner, state: dict[str, Any], under_way: dict[str, torch.Tensor] | None = None) -> Path:
-        """Write the checkpoint of `step` (steps 1 to `step` are done), then remove the oldest beyond `keep`.
+    def save(
+        self,
+        step: int,
+        learner: Learner,
+        state: dict[str, Any],
+        under_way: dict[str, torch.Tensor] | None = None,
+        *,
+        spare: int | None = None,
+    ) -> Path:
+        """Write the checkpoint of `step` (steps 1 to `step` are done), then remove the oldest beyond `keep`, but not `spare`.
 
         It is written beside its place and renamed when it is whole. `state` holds JSON values, and
         `under_way` the tensors of answers that are not learned from yet.
@@ -60,7 +70,8 @@ class Checkpoints:
         work.rename(place)
         _sync(self.folder)
         for old in [s for s in self.steps() if s <= step][: -self.keep]:  # later ones were found damaged, and count for nothing
-            shutil.rmtree(self.path(old))
+            if old != spare:
+                shutil.rmtree(self.path(old))
         return place
 
     def steps(self) -> list[int]:
@@ -92,6 +103,16 @@ class Checkpoints:
             learner.process.policy.load(self.path(step) / PROCESS)
         tensors = load_file(self.path(step) / "optimizer.safetensors")
         learner.load_state({name: tensor.clone() for name, tensor in tensors.items()}, manifest["learner"])
+
+    def go_back(self, step: int, learner: Learner) -> None:
+        """Give the learner the weights and the optimizer of `step` and half its learning rate; updates are counted on.
+
+        Raises:
+            FileNotFoundError: that checkpoint is not kept any more.
+        """
+        updates, slowed = learner.updates, learner.slowed
+        self.restore(step, json.loads((self.path(step) / MANIFEST).read_text()), learner)
+        learner.updates, learner.slowed = updates, slowed / 2
 
     def tensors(self, step: int) -> dict[str, torch.Tensor]:
         """Those of answers that were under way."""

@@ -107,6 +107,8 @@ class Learner:
         """Optimizer steps taken or skipped so far; the policy's version."""
         self.bad_in_a_row = 0
         self.skipped = 0
+        self.slowed = 1.0
+        """Factor of the learning rate, below 1 after a way back."""
         self.memory: Memory = {}
         """What parts of the method remember of the updates before."""
 
@@ -291,11 +293,12 @@ class Learner:
     def lr(self) -> float:
         """The learning rate of the current update: a linear warm-up, then the schedule."""
         warmup = self.config.warmup_steps * self.config.epochs * self.config.minibatches
+        height = self.config.lr * self.slowed
         if self.updates < warmup:
-            return self.config.lr * (self.updates + 1) / warmup
+            return height * (self.updates + 1) / warmup
         done = min(1.0, (self.updates - warmup) / max(1, self.total_updates - warmup))
         factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.config.schedule]
-        return self.config.lr * factor
+        return height * factor
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimizer's tensors by parameter, and the counters; the process reward model's beside them."""
@@ -305,7 +308,7 @@ class Learner:
             for i, entry in self.optimizer.state_dict()["state"].items()
             for key, value in entry.items()
         }
-        counters: dict[str, Any] = {"updates": self.updates, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row}
+        counters: dict[str, Any] = {name: getattr(self, name) for name in ("updates", "skipped", "bad_in_a_row", "slowed")}
         counters["memory"] = {part: list(numbers) for part, numbers in self.memory.items()}
         if self.process is not None:
             inner, counters[PROCESS] = self.process.state()
@@ -325,6 +328,7 @@ class Learner:
             state.setdefault(number[name], {})[kind] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.updates, self.skipped, self.bad_in_a_row = (counters[k] for k in ("updates", "skipped", "bad_in_a_row"))
+        self.slowed = counters["slowed"]
         self.memory = {part: tuple(numbers) for part, numbers in counters["memory"].items()}
 
     def fingerprint(self) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quatrain.diagnostics.health import SIGNS, collapse, smooth, warnings
+from quatrain.diagnostics.health import SIGNS, Collapse, Watch, collapse, smooth
 
 
 def run(reward: list[float], entropy: list[float] | None = None, alike: list[float] | None = None) -> list[dict[str, float]]:
@@ -75,7 +75,7 @@ def test_signs_come_in_the_order_in_which_they_were_seen():
     """The entropy falls below three tenths of what it was, then the reward below seven tenths of its best."""
     entropy = [1.0] * 20 + [0.0] * 30
     reward = [0.6] * 40 + [0.0] * 10
-    found = warnings(run(reward, entropy))
+    found = Watch(run(reward, entropy)).seen
     assert [(one.step, one.sign.metric) for one in found] == [(28, "entropy"), (44, "reward/mean")]
     assert str(found[0]).startswith("step 28: the policy explores less than a third of what it did (entropy 0.2 is below 0.3); ")
 
@@ -85,15 +85,34 @@ def test_every_sign_can_be_seen_and_need_not_be(sign):
     good = [{"reward/mean": 0.5, "entropy": 1.0, sign.metric: 0.5 if sign.metric.startswith("rew") else 1.0} for _ in range(30)]
     if sign.against == "nothing":
         good = [record | {sign.metric: 0.9 * sign.limit} for record in good]
-    assert sign not in [one.sign for one in warnings(good)]
+    assert sign not in [one.sign for one in Watch(good).seen]
     bad = good[0] | {sign.metric: 20.0 * sign.limit if sign.above else 0.0}
-    (seen,) = [one for one in warnings([*good, *[bad] * 10]) if one.sign is sign]
+    (seen,) = [one for one in Watch([*good, *[bad] * 10]).seen if one.sign is sign]
     assert 30 < seen.step <= 40
     early = [bad] * 8 + good
     if sign.against == "nothing":
-        assert all(one.step > 10 for one in warnings(early))
+        assert all(one.step > 10 for one in Watch(early).seen)
 
 
 def test_what_is_solved_need_not_explore():
     entropy = [1.0] * 20 + [0.0] * 30
-    assert warnings(run([0.95] * 50, entropy)) == []
+    assert Watch(run([0.95] * 50, entropy)).seen == []
+
+
+def test_a_collapse_is_told_when_it_has_lasted():
+    """The mean falls below half of the best at step 46, and ten steps later that is told, at the next tenth step."""
+    watch, told = Watch(), dict[int, Collapse]()
+    for step, record in enumerate(run([0.8] * 40 + [0.1] * 40), 1):
+        watch.see(record)
+        if watch.collapse:
+            told[step] = watch.collapse
+    assert list(told) == [60, 70, 80]
+    assert told[60].step == 46
+    assert watch.began == 44
+
+
+def test_a_bad_batch_is_no_collapse():
+    watch = Watch()
+    for record in run([0.8] * 40 + [0.0] * 3 + [0.8] * 40):
+        watch.see(record)
+        assert watch.collapse is None
