@@ -449,6 +449,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
         "qwenlong_l1_5": "Neither has a deviation of each task.",
+        "aepo": "Neither has a deviation of each task, nor a switch by entropy.",
         "grpo_lambda_length": "Neither switches a reward by how well a group does.",
         "gfpo": "Neither filters a group before its statistics.",
         "mhpo": "Neither damps a ratio by a hazard.",

@@ -32,6 +32,7 @@ from quatrain.objective import (
     Desirable,
     DualClip,
     EntropyBonus,
+    EntropySwitched,
     Everywhere,
     Filtered,
     FlowBalance,
@@ -265,8 +266,20 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2512.12967",
         claim="The deviation of a task's rewards, not of a prompt's or of all, where tasks are rewarded on different scales.",
         aka=("task_advantage", "task_normalized_grpo"),
-        note="One update for each batch, so that the ratio is 1 and nothing is clipped. The paper's AEPO also masks bad answers "
-        "by the minibatch's entropy. In a run with one task the deviation is that of the minibatch.",
+        note="One update for each batch, so that the ratio is 1 and nothing is clipped. aepo is what the paper puts around this "
+        "advantage. In a run with one task the deviation is that of the minibatch.",
+    ),
+    "aepo": Method(
+        Term(
+            denominator=Old(),
+            advantage=EntropySwitched(low=0.1, high=0.3, of=Relative(baseline="group", scale="task")),
+            reduce=PerGroup(),
+        ),
+        paper="arXiv:2512.12967",
+        claim="Bad answers are left out from when entropy is too high until it is too low, and so it stays between the two.",
+        aka=("adaptive_entropy_policy_optimization", "entropy_hysteresis"),
+        note="The paper states neither bound; 0.1 and 0.3 nats are ours, from its curves. Its README keeps no memory and leaves "
+        "bad answers out between the bounds, where its own comment says above. Other methods have the same name.",
     ),
     "gdpo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Decoupled(of=_Z_SCORE), reduce=PerSequence()),

@@ -50,6 +50,7 @@ from tests.reference.reinforce import (
     topr,
 )
 from tests.reference.trust_region import (
+    aepo,
     bnpo,
     c3po,
     ce_gppo,
@@ -117,6 +118,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "bnpo": bnpo,
     "lite_ppo": lite_ppo,
     "qwenlong_l1_5": qwenlong_l1_5,
+    "aepo": aepo,
     "gdpo": gdpo,
     "gdpo:code": gdpo_code,
     "dapo": dapo,

@@ -72,6 +72,21 @@ def qwenlong_l1_5(answers: Answers, std_eps: float = STD_EPS) -> Tensor:
     return -mean(mean_of_tokens(ratio(a) * advantage(a) for a in g) for g in groups(answers))
 
 
+def aepo(answers: Answers, low: float = 0.1, high: float = 0.3, std_eps: float = STD_EPS) -> Tensor:
+    """The same over Aᵢ > 0 alone if H > high, H the mean of the answers' mean entropies; all answers were learned from before."""
+    answers = sampled(answers)
+    entropy = float(mean(a.entropy_old.mean() for a in answers))
+    assert low <= high
+    if entropy <= high:
+        return qwenlong_l1_5(answers, std_eps)
+
+    def kept(answer: Answer) -> Tensor:
+        alike = [a for a in answers if a.task == answer.task]
+        return (centred(answer, answers) / (deviation(rewards(alike)) + std_eps)).clamp(min=0)
+
+    return -mean(mean_of_tokens(ratio(a) * kept(a) for a in g) for g in groups(answers))
+
+
 def gdpo(answers: Answers, eps: float = 0.2, std_eps: float = STD_EPS) -> Tensor:
     """GRPO's objective with (A_sum − mean A_sum) / std A_sum over the batch: arXiv:2601.05242; A_sum as in `_summed`."""
     answers = sampled(answers)
