@@ -363,6 +363,9 @@ COMPARISONS: tuple[Comparison, ...] = (
 NO_PEER: Mapping[str, str] = MappingProxyType(
     {
         "max_rl": "Neither divides by a group's mean reward.",
+        "guirlvg": "Neither weighs a KL penalty by the reward.",
+        "rapo": "Neither flattens the reference policy by the reward.",
+        "selective": "Neither drops prompts by their greedy answer.",
         "gfpo": "Neither filters a group before its statistics.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",

@@ -16,6 +16,7 @@ from quatrain.objective import (
     BetaNormalized,
     ByEntropy,
     ByOrigin,
+    ByReward,
     Cap,
     Clip,
     Constant,
@@ -28,6 +29,7 @@ from quatrain.objective import (
     EntropyBonus,
     Everywhere,
     Filtered,
+    Flattened,
     FlowBalance,
     Gated,
     GeometricClip,
@@ -68,6 +70,7 @@ from quatrain.objective import (
     TotalVariation,
     Undiluted,
     Unit,
+    Unsolved,
     ValueLoss,
     Verified,
     Whitened,
@@ -219,6 +222,47 @@ METHODS: dict[str, Method] = {
         aka=("group_relative",),
         note="The paper states no ε; 0.2 is PPO's. TRL adds 1e-4 to the deviation and by default multiplies the KL "
         "by the ratio. verl's clip is dual at 3.",
+    ),
+    "guirlvg": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="kl",
+            coefficient=1e-4,
+            denominator=Current(),
+            advantage=ByReward(StayClose("k3"), most=1.0),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2508.04389",
+        claim="The more an answer is rewarded, the more the reference holds it: rewards are over-optimized less.",
+        aka=("adversarial_kl",),
+        note="The largest reward is 2 in the paper and 1 in most tasks here. We found no ε; 0.2 is PPO's.",
+    ),
+    "rapo": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="kl",
+            coefficient=0.01,
+            denominator=Current(),
+            advantage=Flattened(StayClose("weighted"), least=0.5),
+            reduce=PerSequence(),
+        ),
+        EntropyBonus(coefficient=0.001, reduce=PerSequence()),
+        paper="arXiv:2510.03865",
+        claim="A forward KL, to a reference that is flatter where answers fail, lets the policy explore beyond its base model.",
+        aka=("rewards_aware_policy_optimization",),
+        note="We found neither the weights of KL and entropy nor ε and φ: 0.01, 0.001, 0.2 and the line from 0.5 to 1 are ours. "
+        "So are ratios by token, and leaving out Z, which no sample tells. Its estimate of the forward KL, as a loss, descends "
+        "another divergence with the same optimum.",
+    ),
+    "selective": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Unsolved(_Z_SCORE), reduce=PerSequence()),
+        Term(name="kl", coefficient=0.04, denominator=Current(), advantage=Unsolved(StayClose("k3")), reduce=PerSequence()),
+        paper="arXiv:2510.02230",
+        claim="Learning only from prompts that greedy decoding fails, with a forward KL, keeps what the base model can solve.",
+        aka=("self", "selective_examples"),
+        note="The released script has no KL: method.kl.coefficient=0. We found neither its weight nor its estimate; 0.04 and k3, "
+        "which descends the forward KL, are GRPO's. Answers to the prompts that are dropped count in the means as if they had no "
+        "advantage; its code does not sample them.",
     ),
     "dr_grpo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="group"), reduce=Constant()),

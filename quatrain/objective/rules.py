@@ -17,6 +17,7 @@ from quatrain.objective.advantages import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByReward,
     FlowBalance,
     Intrinsic,
     LengthAdaptiveGAE,
@@ -470,8 +471,8 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     flow = _has(own.advantage, FlowBalance)
     if flow is not None:
         return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
-    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic)
-    if other is not None:
+    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, ByReward, Intrinsic)
+    if other is not None and not (isinstance(other, ByReward) and isinstance(other.of, One)):
         return f"{type(other).__name__} is other than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):
         return f"{brief(own.denominator)} weighs answers that π_θ drew as if another policy had drawn them"
@@ -493,10 +494,17 @@ def _regularizer(term: AnyTerm, _: Terms) -> str | None:
         return None
     kl, folded = pull(own), _has(own.advantage, ReturnToGo)
     if kl is not None and kl.to == "ref":
-        descends = {"k2": "the KL from π_θ", "k3": "the forward KL, from π_ref", "forward": "another divergence"}
+        descends = {
+            "k2": "the KL from π_θ",
+            "k3": "the forward KL, from π_ref",
+            "forward": "another divergence",
+            "weighted": "the squared log-ratio under π_ref",
+        }
         return f"it descends {descends.get(kl.estimator, 'the size of the log-ratio')}: the optimum lies nearer to the reference"
     if folded is not None and folded.kl > 0:
-        return f"kl={folded.kl:g} is inside of the reward: the gradient is that of E[R] − {folded.kl:g}·KL(π_θ‖π_ref)"
+        penalty = {"k1": "KL(π_θ‖π_ref)", "k2": "(E[d²/2] − KL(π_θ‖π_ref))", "k3": "(KL(π_θ‖π_ref) − KL(π_ref‖π_θ))"}
+        what = penalty[folded.estimator]
+        return f"kl={folded.kl:g} is inside of the reward: the gradient is that of E[R] − {folded.kl:g}·{what}"
     return None
 
 

@@ -21,6 +21,7 @@ from quatrain.objective import (
     BetaNormalized,
     ByEntropy,
     ByOrigin,
+    ByReward,
     Cap,
     Clip,
     Constant,
@@ -32,6 +33,7 @@ from quatrain.objective import (
     EntropyBonus,
     Everywhere,
     Filtered,
+    Flattened,
     FlowBalance,
     Gated,
     GeometricClip,
@@ -65,6 +67,7 @@ from quatrain.objective import (
     TotalVariation,
     Undiluted,
     Unit,
+    Unsolved,
     ValueLoss,
     Verified,
     Whitened,
@@ -232,6 +235,8 @@ def test_what_is_switched_off_may_be_anything():
         (True, "split", [replace(PLAIN, advantage=FlowBalance(of=Relative(scale="batch")))]),
         (False, "split", [replace(PLAIN, advantage=FlowBalance())]),
         (True, "objective", [replace(PLAIN, advantage=FlowBalance(of=Relative(baseline="none")))]),
+        (True, "objective", [replace(PLAIN, advantage=ByReward(Relative()))]),
+        (False, "objective", [replace(PLAIN, advantage=ByReward(One()))]),
         (False, "critic", [ValueLoss()]),
         (True, "same-for-all", [replace(PLAIN, advantage=One())]),
         (False, "same-for-all", [replace(PLAIN, advantage=One(), on=SHOWN)]),
@@ -340,6 +345,7 @@ LINES: dict[str, list[Any]] = {
     "denominator": [Current(), Old(), Rollout(), Reference(), Unit(), GeometricMean()],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
+        ReturnToGo(0.3, "k3"), ByReward(One()), ByReward(Relative()), Unsolved(Relative()), Unsolved(Relative(scale="group")),
         Whitened(Relative()), Filtered(), Gated(Relative()), SoftlyGated(Relative()), ByEntropy(1, Accepted(0.5)), Verified(),
         AboveValue(), GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
         FlowBalance(0.5, "sum", Relative("none")),
@@ -347,7 +353,9 @@ LINES: dict[str, list[Any]] = {
     "likelihood": [Token(), Sequence()],
     "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted()],
 }  # fmt: skip
-PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs") for to in ("ref", "old")]
+PENALTIES = [
+    StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "weighted", "abs") for to in ("ref", "old")
+] + [ByReward(), Flattened()]
 
 
 def compose(seed: int) -> tuple[Any, ...]:
@@ -433,6 +441,7 @@ UNTOLD = {
     "CovarianceDrop",
     "CovarianceTop",
     "Filtered",
+    "Flattened",
     "Gated",
     "Hinge",
     "ImplicitProcess",
@@ -443,6 +452,7 @@ UNTOLD = {
 } | {
     "Statistics",
     "TeacherGap",
+    "Unsolved",
 }
 """Parts of which no rule knows anything, as nothing is claimed of them."""
 
