@@ -371,6 +371,8 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "intuitor": "Neither has a reward that the policy's own distributions give.",
         "em_rl": "Neither has a reward that the policy's own distributions give.",
         "topr": "Neither tapers good and bad answers apart.",
+        "alp": "Neither has noise in the network.",
+        "alp:sequence": "Neither has noise in the network.",
         "vapo": "verl's GAE has one λ for all answers, and neither adds the likelihood of correct ones.",
         "flowrl": "TRL has no learned log Z, and verl none in its package.",
         "flowrl:code": "TRL has no learned log Z, and verl none in its package.",

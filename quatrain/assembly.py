@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,6 @@ from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
 from quatrain.objective import Method, check, missing
 from quatrain.objective.composition import Given
-from quatrain.objective.terms import Target
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
 from quatrain.prompts import Problem, Task, Template, Unlabelled, open_task, resolve_template
@@ -228,16 +227,17 @@ def make_tunnels(planned: Plan, progress: Progress) -> None:
                 tunnel.make(model.tunnel)
 
 
-def load_policy(config: RunConfig, targets: Collection[Target] = ()) -> CausalLM:
-    """The policy of `config`, at its start, with a head for each of a method's `targets` that needs one."""
+def load_policy(config: RunConfig, method: Method | None = None) -> CausalLM:
+    """The policy of `config`, at its start, with what `method` learns beside it."""
     _quieten()
     if config.threads:
         torch.set_num_threads(config.threads)
     return CausalLM(
         *_load(config.model, config.seed),
         lora=config.model.lora,
-        critic="value" in targets,
-        partition="log_z" in targets,
+        critic=method is not None and "value" in method.targets,
+        partition=method is not None and "log_z" in method.targets,
+        noise=None if method is None or method.perturbation is None else method.perturbation.sigma,
         gradient_checkpointing=config.update.gradient_checkpointing,
         seed=config.seed,
     )
@@ -263,10 +263,11 @@ def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
         teacher = Reference(policy, keep=True, folder=folder.path, other=_load_frozen(config, config.teacher.model))
     if "logp_process" in method.needs:
         changes = {} if config.process.model == "start" else {"name": config.process.model}
-        model = load_policy(config.model_copy(update={"model": config.model.model_copy(update=changes)}))
+        learns = find_method(config.process.method)
+        model = load_policy(config.model_copy(update={"model": config.model.model_copy(update=changes)}), learns)
         check_vocabulary(policy, model)
         update = config.update.model_copy(update={"lr": config.process.lr})
-        process = Learner(model, find_method(config.process.method), update, section=PROCESS, **shared)
+        process = Learner(model, learns, update, section=PROCESS, **shared)
     return Learner(policy, method, config.update, teacher=teacher, process=process, **shared)
 
 

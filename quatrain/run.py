@@ -178,7 +178,7 @@ class Run:
                 progress.note(note)
             make_tunnels(planned, progress)
             with progress.stage(f"loading {config.model.name}"):
-                policy = load_policy(config, planned.method.targets)
+                policy = load_policy(config, planned.method)
             yield cls(planned, folder, progress, policy, judge, trackers)
 
     def restore(self) -> int:

@@ -48,6 +48,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    Perturbed,
     Pooled,
     Preferred,
     PreservingClip,
@@ -67,6 +68,7 @@ from quatrain.objective import (
     Taper,
     TeacherGap,
     Term,
+    Token,
     TotalVariation,
     Undiluted,
     Unit,
@@ -463,6 +465,34 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2602.04879",
         claim="What its code computes: ratios up to 10, and a mean over the minibatch's tokens.",
         note="Equal to verl.",
+    ),
+    "alp": Method(
+        Term(
+            mask=Clip(0.5, 3.0),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            likelihood=Perturbed(Token(), sigma=1e-6, lr=5e-4),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2603.19470",
+        claim="Learned noise in the layers of the policy that learns keeps its ratio to the engine's tame: one ratio, one clip.",
+        aka=("adaptive_layerwise_perturbation", "token_alp"),
+        note="The form by token. σ, its learning rate and the clip are those of the authors' script, which is of the form by "
+        "sequence; we found no others. Its code also has a dual clip at 3. There noise is drawn for each pass; here it is a "
+        "function of the update, the layer and the tokens so far, so that a prompt's answers share that of the prompt.",
+    ),
+    "alp:sequence": Method(
+        Term(
+            mask=Clip(0.5, 3.0),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            likelihood=Perturbed(Sequence(), sigma=1e-6, lr=5e-4),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2603.19470",
+        claim="The form by sequence, its best: the ratio of whole answers, a product that noise keeps from running away.",
+        aka=("seq_alp",),
+        note="The mean is over answers; its code takes it over the minibatch's tokens.",
     ),
     "ppo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),

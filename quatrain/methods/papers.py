@@ -174,6 +174,12 @@ PAPERS: dict[str, Paper] = {
         "Nguyen, Phuc Minh and La, Chinh D. and Nguyen, Duy M. H. and Chawla, Nitesh V. and Nguyen, Binh T. and Doan, Khoa D.",
         2025,
     ),
+    "arXiv:2603.19470": Paper(
+        "Adaptive Layerwise Perturbation: Unifying Off-Policy Corrections for {LLM} {RL}",
+        "Ye, Chenlu and Zhang, Xuanchang and Hao, Yifan and Yu, Zhou and Zhang, Ziji and Gullapalli, Abhinav and Chen, Hao and "
+        "Huang, Jing and Zhang, Tong",
+        2026,
+    ),
     "arXiv:2503.20783": Paper(
         "Understanding {R1-Zero}-Like Training: A Critical Perspective",
         "Liu, Zichen and Chen, Changyu and Li, Wenjun and Qi, Penghui and Pang, Tianyu and Du, Chao and Lee, Wee Sun and Lin, "

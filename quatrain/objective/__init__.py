@@ -30,7 +30,7 @@ from quatrain.objective.advantages import (
 )
 from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
-from quatrain.objective.likelihoods import Sequence, Token
+from quatrain.objective.likelihoods import Perturbed, Sequence, Token
 from quatrain.objective.masks import (
     ByOrigin,
     Cap,
@@ -94,6 +94,7 @@ __all__ = [
     "PerGroup",
     "PerSequence",
     "PerToken",
+    "Perturbed",
     "Pooled",
     "Preferred",
     "PreservingClip",

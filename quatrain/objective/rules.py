@@ -32,7 +32,7 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.denominators import Current, GeometricMean, Old, Reference, Rollout, Unit
-from quatrain.objective.likelihoods import Sequence, Token
+from quatrain.objective.likelihoods import Perturbed, Sequence, Token
 from quatrain.objective.masks import (
     ByOrigin,
     Cap,
@@ -104,6 +104,8 @@ def _alone(term: AnyTerm) -> Iterator[tuple[Origin, Term]]:
     for origin in term.on:
         branch = "demonstration" if origin is Origin.DEMONSTRATION else "policy"
         parts = {line: getattr(part, branch) for line, part in term.parts.items() if isinstance(part, ByOrigin)}
+        if isinstance(term.likelihood, Perturbed):
+            parts["likelihood"] = term.likelihood.of
         yield origin, replace(term, **parts)
 
 
@@ -187,6 +189,17 @@ def _too_early(term: AnyTerm, _: Terms) -> str | None:
         whole = "a return" if isinstance(term, ValueLoss) else brief(advantage)
         return f"{whole} is computed before the first forward pass, and {brief(live)} reads log π_θ: take another advantage"
     return None
+
+
+def _noises(term: AnyTerm, terms: Terms) -> str | None:
+    """Two terms ask for different noise.
+
+    A forward pass has one, for whatever is read of it.
+    """
+    first = next((other for other in terms if isinstance(other.likelihood, Perturbed)), term)
+    if not isinstance(term.likelihood, Perturbed) or replace(first.likelihood, of=term.likelihood.of) == term.likelihood:
+        return None
+    return f"its noise is {brief(term.likelihood)}, and that of {first.name} is {brief(first.likelihood)}: set the same numbers"
 
 
 def _nobody(term: AnyTerm, _: Terms) -> str | None:
@@ -613,6 +626,7 @@ _WHOLE = replace(_PLAIN, denominator=Old(), likelihood=Sequence())
 _SHOWN = replace(_PLAIN, advantage=One(), on=(Origin.DEMONSTRATION,))
 _PAIRS = replace(_PLAIN, advantage=Preferred(), likelihood=Sequence(), reduce=SumPerGroup(), on=(Origin.RATED,))
 _KL = Term(name="kl", coefficient=0.1, denominator=Current(), advantage=StayClose("k2"), reduce=Constant())
+_NOISY = replace(_PLAIN, denominator=Rollout(), likelihood=Perturbed())
 _CRITIC = ValueLoss()
 _ENGINE = Corrected(high=math.inf, of=Everywhere())
 _FLOW = replace(_PLAIN, denominator=Old(), advantage=FlowBalance(), likelihood=Sequence(), reduce=PerSequence())
@@ -625,6 +639,7 @@ def _with(term: Term, *others: AnyTerm, **lines: Any) -> Terms:
 RULES: tuple[Rule, ...] = (
     Rule(_wrong_line, "error", _with(_PLAIN, advantage=Clip()), _with(_PLAIN, mask=Clip(), denominator=Old())),
     Rule(_too_early, "error", _with(_PAIRS, reduce=PerCreditedToken()), _with(_SHOWN, reduce=PerCreditedToken())),
+    Rule(_noises, "error", (_NOISY, replace(_NOISY, name="more", likelihood=Perturbed(sigma=1e-3))), (_NOISY, _KL)),
     Rule(_nobody, "error", _with(_PLAIN, on=(Origin.GREEDY,)), _with(_PLAIN, advantage=OverGreedy())),
     Rule(
         _ratio_twice,

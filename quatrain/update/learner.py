@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from quatrain.config import UpdateConfig
 from quatrain.errors import StoppedRun
 from quatrain.objective import Method
 from quatrain.objective.bound import Bound, Weights
-from quatrain.policies import CausalLM, partition, plant
+from quatrain.policies import CausalLM, Forest, partition, plant
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score
 from quatrain.update.pairs import margins, ranking
@@ -95,10 +96,16 @@ class Learner:
         self.reference, self.teacher, self.process = reference, teacher, process
         self.temperature, self.seed = temperature or 1.0, seed
         self.total_updates = steps * config.epochs * config.minibatches
-        named = list(policy.named_parameters())
-        decayed = [p for _, p in named if p.ndim > 1]
-        plain = [p for _, p in named if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        noise = [] if policy.noise is None else list(policy.noise.parameters())
+        own = [p for _, p in policy.named_parameters() if all(p is not other for other in noise)]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in own if p.ndim > 1], "weight_decay": config.weight_decay, "height": config.lr},
+            {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "height": config.lr},
+        ]
+        if method.perturbation is not None:
+            if not noise:
+                raise ValueError("the method's likelihood has noise and the policy none: make it with CausalLM(…, noise=…)")
+            groups.append({"params": noise, "weight_decay": 0.0, "height": method.perturbation.lr})
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
         )
@@ -178,7 +185,7 @@ class Learner:
         finite = math.isfinite(norm.item())
         lr = self.lr()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.lr(group["height"])
         if finite and acts:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -219,9 +226,10 @@ class Learner:
                 told = now.told | ({"logp_old": now.logp} if old_is_now else {})
                 return _gather(targets, part.replace(**told).weights(now.logp, now.value), scores)
 
-            with torch.set_grad_enabled(learns):
-                hidden = self.policy.hidden_of(forest)
-            found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
+            with self._noisy(forest):
+                with torch.set_grad_enabled(learns):
+                    hidden = self.policy.hidden_of(forest)
+                found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
             scores = BatchScores.of(targets, found)
             scored.put(index, scores)
             if scores.value is not None and batch.values is not None and "value" in bound.targets:
@@ -242,11 +250,13 @@ class Learner:
         if len(margin):
             metrics |= {"preference/accuracy": ranking(margin).mean().item(), "preference/margin": margin.mean().item()}
         metrics["entropy"] = scored.entropy.sum().item() / max(count, 1)
+        if self.policy.noise is not None:
+            metrics["noise/sigma"] = self.policy.noise.log_sigma.detach().exp().mean().item()
         return metrics | ({"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {})
 
     def _weights(self, bound: Bound, old_is_now: bool) -> Weights:
         """Those of the whole minibatch, known before its passes."""
-        scores = self.score(bound.batch, self.policy)
+        scores = self.score(bound.batch, self.policy, learning=True)
         told = scores.told | ({"logp_old": scores.logp} if old_is_now else {})
         return bound.replace(**told).weights(scores.logp, scores.value)
 
@@ -257,13 +267,18 @@ class Learner:
         return margins(batch, self.score(batch, self.policy).logp)
 
     @torch.no_grad()
-    def score(self, batch: Batch, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
-        """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient."""
+    def score(self, batch: Batch, policy: CausalLM, *, certainty: bool = False, learning: bool = False) -> BatchScores:
+        """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient.
+
+        `learning` is with what a policy has only in the forward passes of an update, noise.
+        """
         assert batch.action is not None
         out = BatchScores.empty(batch.action, policy, certainty=certainty)
         for index in self._passes(batch):
             forest, targets = self._plant(batch.rows(index))
-            scores = score(policy, policy.hidden_of(forest), targets, certainty=certainty, **self._fused())
+            with self._noisy(forest) if learning else contextlib.nullcontext():
+                hidden = policy.hidden_of(forest)
+            scores = score(policy, hidden, targets, certainty=certainty, **self._fused())
             out.put(index, BatchScores.of(targets, scores))
         return out
 
@@ -283,14 +298,15 @@ class Learner:
             out[index] = targets.spread(torch.cat(norms)).to(out)
         return out
 
-    def lr(self) -> float:
-        """The learning rate of the current update: a linear warm-up, then the schedule."""
+    def lr(self, height: float | None = None) -> float:
+        """The learning rate of the current update: a linear warm-up to `height`, that of the settings, then the schedule."""
+        height = self.config.lr if height is None else height
         warmup = self.config.warmup_steps * self.config.epochs * self.config.minibatches
         if self.updates < warmup:
-            return self.config.lr * (self.updates + 1) / warmup
+            return height * (self.updates + 1) / warmup
         done = min(1.0, (self.updates - warmup) / max(1, self.total_updates - warmup))
         factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.config.schedule]
-        return self.config.lr * factor
+        return height * factor
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimizer's tensors by parameter, and the counters; the process reward model's beside them."""
@@ -336,13 +352,16 @@ class Learner:
         names = {id(p): name for name, p in self.policy.named_parameters()}
         return [(names[id(p)], p) for group in self.optimizer.param_groups for p in group["params"]]
 
+    def _noisy(self, forest: Forest) -> contextlib.AbstractContextManager[None]:
+        return self.policy.noisy(forest, (self.seed, 4, self.updates))
+
     def _fused(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "head_rows": self.config.head_rows}
 
     @property
     def scores_old(self) -> bool:
         """Whether `prepare` scores the policy at the start of the update; otherwise the update's own forward pass tells."""
-        several = self.config.epochs * self.config.minibatches > 1
+        several = self.config.epochs * self.config.minibatches > 1 or self.method.perturbation is not None
         first = self.method.needs_first | (self.method.needs if several else set())
         return "logp_old" in first or bool(self.method.needs & {"values", "certainty", "entropy_old"})
 

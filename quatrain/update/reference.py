@@ -73,7 +73,7 @@ def _frozen(policy: CausalLM, *, copy_weights: bool = False) -> CausalLM:
     if copy_weights:
         policy.base = copy.deepcopy(policy.base)
         policy.decoder, policy.head = policy.base.get_decoder(), policy.base.get_output_embeddings()
-        policy.critic = policy.partition = None
+        policy.critic = policy.partition = policy.noise = None
     policy.base.eval()
     for parameter in policy.base.parameters():
         parameter.requires_grad_(False)

@@ -140,6 +140,8 @@ EQUAL_NUMBERS = [
     ("tis", {"mask.high": 1.2, "mask.of.low": 0.1, "mask.of.high": 0.4}, {"cap": 1.2, "low": 0.1, "high": 0.4}),
     ("dppo_tv", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("dppo_tv:code", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
+    ("alp", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
+    ("alp:sequence", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
     ("prime", {"mask.low": 0.1, "mask.high": 0.1, "advantage.beta": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("implicit_prm", {"advantage.beta": 0.5}, {"beta": 0.5}),
     ("ppo", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),

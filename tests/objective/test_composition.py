@@ -48,6 +48,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    Perturbed,
     PreservingClip,
     Reference,
     Rejected,
@@ -350,7 +351,7 @@ LINES: dict[str, list[Any]] = {
         AboveValue(), GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
         FlowBalance(0.5, "sum", Relative("none")),
     ],
-    "likelihood": [Token(), Sequence()],
+    "likelihood": [Token(), Sequence(), Perturbed(), Perturbed(Sequence())],
     "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted()],
 }  # fmt: skip
 PENALTIES = [

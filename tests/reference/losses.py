@@ -37,6 +37,8 @@ from tests.reference.reinforce import (
     topr,
 )
 from tests.reference.trust_region import (
+    alp,
+    alp_sequence,
     bnpo,
     ce_gppo,
     cispo,
@@ -117,6 +119,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "topr": topr,
     "dppo_tv": dppo_tv,
     "dppo_tv:code": dppo_tv_code,
+    "alp": alp,
+    "alp:sequence": alp_sequence,
     "ppo": ppo,
     "vapo": vapo,
     "flowrl": flowrl,

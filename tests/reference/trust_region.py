@@ -92,6 +92,22 @@ def lite_ppo(answers: Answers, eps: float = 0.2) -> Tensor:
     return -mean(mean_of_tokens(clipped(ratio(a), centred(a, g) / spread, eps, eps) for a in g) for g in groups(answers))
 
 
+def alp(answers: Answers, low: float = 0.5, high: float = 3.0) -> Tensor:
+    """min[ρ Â, clip(ρ, 1−low, 1+high) Â], ρ = π_θ,δ/π_infer by token: arXiv:2603.19470; π_θ,δ is the noisy network."""
+    answers = sampled(answers)
+    return -mean_of_tokens(clipped(_to_engine(a).exp(), z_score(a, answers), low, high) for a in answers)
+
+
+def alp_sequence(answers: Answers, low: float = 0.5, high: float = 3.0) -> Tensor:
+    """The same with the ratio of whole answers, 1/G Σᵢ."""
+    answers = sampled(answers)
+    return -mean(clipped(_to_engine(a).sum().exp(), z_score(a, answers), low, high) for a in answers)
+
+
+def _to_engine(answer: Answer) -> Tensor:
+    return answer.logp - answer.logp_rollout
+
+
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:
     """A = (R − p)/f(p; α, β), f a Beta density fitted to the p of all prompts: arXiv:2506.02864.
 
