@@ -201,6 +201,12 @@ def _check_settings(config: RunConfig, method: Method) -> None:
         raise ConfigError(
             f"votes is {config.votes} and nothing is learned from how answers compare: leave it out, or take --reward majority"
         )
+    foreign = sorted(origin.value for origin in method.origins - {Origin.POLICY})
+    if config.update.routing == "rollout" and foreign:
+        raise ConfigError(
+            f"update.routing = rollout repeats the engine's experts, and the method {name} learns from {foreign[0]} answers, "
+            "which no engine wrote: set update.routing=old or none"
+        )
     if config.update.minibatches > config.prompts_per_step:
         raise ConfigError(
             f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups "
@@ -232,7 +238,7 @@ def load_policy(config: RunConfig, method: Method | None = None) -> CausalLM:
     _quieten()
     if config.threads:
         torch.set_num_threads(config.threads)
-    return CausalLM(
+    policy = CausalLM(
         *_load(config.model, config.seed),
         lora=config.model.lora,
         critic=method is not None and "value" in method.targets,
@@ -241,6 +247,11 @@ def load_policy(config: RunConfig, method: Method | None = None) -> CausalLM:
         gradient_checkpointing=config.update.gradient_checkpointing,
         seed=config.seed,
     )
+    if method is not None and config.update.routing != "none" and policy.experts is None:
+        raise ConfigError(
+            f"update.routing is {config.update.routing} and the model {config.model.name} has no experts: set it to none"
+        )
+    return policy
 
 
 def _quieten() -> None:
@@ -263,10 +274,12 @@ def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
         teacher = Reference(policy, keep=True, folder=folder.path, other=_load_frozen(config, config.teacher.model))
     if "logp_process" in method.needs:
         changes = {} if config.process.model == "start" else {"name": config.process.model}
+        update = config.update.model_copy(update={"lr": config.process.lr, "routing": "none"})
         learns = find_method(config.process.method)
-        model = load_policy(config.model_copy(update={"model": config.model.model_copy(update=changes)}), learns)
+        model = load_policy(
+            config.model_copy(update={"model": config.model.model_copy(update=changes), "update": update}), learns
+        )
         check_vocabulary(policy, model)
-        update = config.update.model_copy(update={"lr": config.process.lr})
         process = Learner(model, learns, update, section=PROCESS, **shared)
     return Learner(policy, method, config.update, teacher=teacher, process=process, **shared)
 
@@ -318,7 +331,12 @@ def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
 
 def make_engine(config: RunConfig, policy: CausalLM) -> TorchEngine:
     """What writes this policy's answers."""
-    return TorchEngine(policy, max_sequences=config.engine.max_sequences, tokens_per_pass=config.engine.tokens_per_pass)
+    return TorchEngine(
+        policy,
+        max_sequences=config.engine.max_sequences,
+        tokens_per_pass=config.engine.tokens_per_pass,
+        tells_experts=config.update.routing == "rollout",
+    )
 
 
 def measure(

@@ -16,7 +16,7 @@ D   hidden width
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -87,6 +87,8 @@ class Trajectory:
     turn: Tensor
     """[T] int64, number of the turn; 0 in a single-turn task."""
     prompt_id: int
+    experts: Tensor | None = None
+    """[T, L, K] int16, the experts that the engine chose for each token in each layer, -1 for none; None where nobody asked."""
     text: str = ""
     """The actions as text, cut at the stop string."""
     reward: float | None = None
@@ -141,8 +143,8 @@ _BESIDE = frozenset({Origin.GREEDY, Origin.VOTER})
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One field per tensor, immutable. Every field is optional: a part declares what it reads, and
-    :meth:`require` names what is missing. Tensors are [B, T] or [B]; the padding of a ragged batch lies anywhere ``action`` is
-    False.
+    :meth:`require` names what is missing. Tensors are [B, T] or [B], ``experts`` has more axes; the padding of a ragged batch
+    lies anywhere ``action`` is False.
     """
 
     tokens: Tensor | None = None
@@ -169,6 +171,8 @@ class Batch:
     """[B] log Z of the sequence's prompt, as the current forward pass knows it."""
     values: Tensor | None = None
     """[B, T] the critic's value of the state in which the action was taken, at the start of the update."""
+    experts: Tensor | None = None
+    """[B, T, L, K] int16, the K experts that each layer chose for the token and that updates choose again; -1 for none."""
     version: Tensor | None = None
     """[B, T] int64."""
     turn: Tensor | None = None
@@ -191,11 +195,11 @@ class Batch:
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         for name, value in given.items():
-            wanted = 1 if name in _PER_SEQUENCE else 2
+            wanted = 1 if name in _PER_SEQUENCE else 4 if name == "experts" else 2
             if not isinstance(value, Tensor):
                 raise ValueError(f"Batch.{name} must be a tensor, got {type(value).__name__}: wrap it in torch.tensor(...)")
             if value.ndim != wanted:
-                shape = "[B]" if wanted == 1 else "[B, T]"
+                shape = {1: "[B]", 2: "[B, T]", 4: "[B, T, L, K]"}[wanted]
                 raise ValueError(f"Batch.{name} has shape {list(value.shape)}; it must be {shape}")
         for axis, name in ((0, "B"), (1, "T")):
             sizes = {key: value.shape[axis] for key, value in given.items() if value.ndim > axis}
@@ -210,7 +214,7 @@ class Batch:
             0,
         )
 
-    def require(self, names: Sequence[str] | frozenset[str], who: str) -> None:
+    def require(self, names: Collection[str], who: str) -> None:
         """Raise ValueError, naming `who`, if one of the fields `names` is missing."""
         missing = sorted(name for name in names if getattr(self, name) is None)
         if missing:
@@ -250,6 +254,16 @@ def collate(groups: Sequence[Group]) -> Batch:
             out[row, : len(value)] = value
         return out
 
+    def routed() -> Tensor | None:
+        known = [t.experts for t in members if t.experts is not None]
+        if not known:
+            return None
+        out = torch.full((len(members), width, *known[0].shape[1:]), -1, dtype=torch.int16)
+        for row, trajectory in enumerate(members):
+            if trajectory.experts is not None:
+                out[row, : len(trajectory.experts)] = trajectory.experts
+        return out
+
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(t, name) for t in members], dtype=torch.int64)
 
@@ -261,6 +275,7 @@ def collate(groups: Sequence[Group]) -> Batch:
         tokens=pad("tokens", torch.int64),
         action=pad("action", torch.bool),
         logp_rollout=pad("logp_rollout", torch.float32),
+        experts=routed(),
         version=pad("version", torch.int64, fill=-1),
         turn=pad("turn", torch.int64),
         reward=torch.tensor([t.reward or 0.0 for t in members], dtype=torch.float32),

@@ -20,6 +20,7 @@ from quatrain.config import ConfigError, LoraConfig
 from quatrain.policies import attention
 from quatrain.policies.forest import Forest, plant
 from quatrain.policies.noise import Noise, nodes_of
+from quatrain.policies.routing import Routing
 
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 """How far, in total variation, distributions over a forest may be from the model's own; in half precision 0.1."""
@@ -101,6 +102,15 @@ class CausalLM:
         return list(next(m for m in self.decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count))
 
     @property
+    def experts(self) -> tuple[int, int] | None:
+        """How many experts a layer has and how many it chooses for a token; None of a dense model."""
+        config = self.base.config.get_text_config()
+        names = ("num_experts", "num_local_experts", "n_routed_experts")
+        count = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+        each = getattr(config, "num_experts_per_tok", None)
+        return (count, each) if count and each else None
+
+    @property
     def width(self) -> int:
         """D, the width of a hidden state."""
         return self.base.get_input_embeddings().weight.shape[1]
@@ -158,6 +168,22 @@ class CausalLM:
         """The last hidden state of each node."""
         tokens, position, sees = (x.to(self.device) for x in (forest.tokens, forest.position, forest.sees()))
         return self.hidden(tokens, position, sees, position)
+
+    @contextlib.contextmanager
+    def routed(self, wanted: Int[Tensor, "N L K"] | None = None) -> Iterator[Routing]:
+        """A context in which the experts of one forward pass over N tokens are recorded, for the pass and for its gradient.
+
+        Where some are `wanted`, and not -1, they are chosen again.
+        """
+        assert self.experts is not None
+        layers = self.layers
+        routing = Routing(*self.experts, len(layers), None if wanted is None else wanted.to(self.device))
+        hooks = [hook for number, layer in enumerate(layers) for hook in routing.hooks(layer, number)]
+        try:
+            yield routing
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @contextlib.contextmanager
     def noisy(self, forest: Forest, seed: Sequence[int]) -> Iterator[None]:

@@ -76,7 +76,8 @@ class Rollout:
                 return _failed(prompt, t, f"{room} do not fit into a context of {self.context}", origin)
             c = next(written)
             info = {"finish": c.finish}
-            return _trajectory(prompt, t, c.tokens, c.logp, version, text=c.text, origin=origin, info=info)
+            made = _trajectory(prompt, t, c.tokens, c.logp, version, text=c.text, origin=origin, info=info)
+            return made.replace(experts=c.experts)
 
         return [[answer(*of, member) for member in members] for of in zip(prompts, tokens, fits, strict=True)]
 

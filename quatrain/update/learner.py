@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from quatrain.config import UpdateConfig
@@ -19,6 +19,7 @@ from quatrain.errors import StoppedRun
 from quatrain.objective import Method
 from quatrain.objective.bound import Bound, Weights
 from quatrain.policies import CausalLM, Forest, partition, plant
+from quatrain.policies.routing import NONE, Routing
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score
 from quatrain.update.pairs import margins, ranking
@@ -37,6 +38,8 @@ class BatchScores:
     value: Float[Tensor, "B T"] | None
     log_z: Float[Tensor, "B"] | None
     certainty: Float[Tensor, "B T"] | None = None
+    experts: Int[Tensor, "B T L K"] | None = None
+    """Of all tokens, actions or not; -1 behind the last action."""
 
     @staticmethod
     def empty(action: Tensor, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
@@ -60,6 +63,15 @@ class BatchScores:
             whole, part = getattr(self, item.name), getattr(some, item.name)
             if whole is not None and part is not None:
                 whole[index] = part.to(whole)
+
+    def routed(self, index: Tensor, chosen: Int[Tensor, "N L K"], forest: Forest) -> BatchScores:
+        """With the experts of the nodes of `forest`, whose sequences are those at `index`."""
+        whole = self.experts
+        if whole is None:
+            whole = torch.full((*self.logp.shape, *chosen.shape[1:]), NONE, dtype=torch.int16, device=self.logp.device)
+        path = forest.path.to(chosen.device)
+        whole[index, : path.shape[1]] = chosen[path.clamp(min=0)].where((path >= 0)[..., None, None], NONE).to(whole)
+        return replace(self, experts=whole)
 
     @property
     def told(self) -> dict[str, Tensor]:
@@ -138,6 +150,7 @@ class Learner:
     def prepare(self, batch: Batch) -> Batch:
         """Fill in what the method needs and only a forward pass can tell, each with one pass; other policies' stay if there."""
         needs = self.method.needs
+        batch.require({"experts"} if self.config.routing == "rollout" else (), "update.routing=rollout")
         changes: dict[str, Tensor | None] = {}
         for name, other in (("logp_ref", self.reference), ("logp_teacher", self.teacher)):
             if name in needs and getattr(batch, name) is None:
@@ -149,7 +162,8 @@ class Learner:
             changes["logp_process"] = self.score(batch, self.process.policy).logp
         nothing = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
         if self.scores_old:
-            scores = self.score(batch, self.policy, certainty="certainty" in needs)
+            scores = self.score(batch, self.policy, certainty="certainty" in needs, routed=True)
+            changes["experts"] = scores.experts if self.config.routing == "old" else batch.experts
             changes["logp_old"], changes["values"] = scores.logp, scores.value
             changes["certainty"] = scores.certainty
             changes["entropy_old"] = scores.entropy if "entropy_old" in needs else None
@@ -226,7 +240,7 @@ class Learner:
                 told = now.told | ({"logp_old": now.logp} if old_is_now else {})
                 return _gather(targets, part.replace(**told).weights(now.logp, now.value), scores)
 
-            with self._noisy(forest):
+            with self._as_learned(forest, part.batch):
                 with torch.set_grad_enabled(learns):
                     hidden = self.policy.hidden_of(forest)
                 found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
@@ -267,19 +281,27 @@ class Learner:
         return margins(batch, self.score(batch, self.policy).logp)
 
     @torch.no_grad()
-    def score(self, batch: Batch, policy: CausalLM, *, certainty: bool = False, learning: bool = False) -> BatchScores:
+    def score(
+        self, batch: Batch, policy: CausalLM, *, certainty: bool = False, learning: bool = False, routed: bool = False
+    ) -> BatchScores:
         """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient.
 
-        `learning` is with what a policy has only in the forward passes of an update, noise.
+        Args:
+            learning: with what the policy has only in the forward passes of an update: noise, and the experts of the batch.
+            routed: with the experts that are repeated or will be, and telling them; the policy at the start of the update.
         """
         assert batch.action is not None
         out = BatchScores.empty(batch.action, policy, certainty=certainty)
         for index in self._passes(batch):
             forest, targets = self._plant(batch.rows(index))
-            with self._noisy(forest) if learning else contextlib.nullcontext():
+            part = batch.rows(index)
+            under = self._as_learned(forest, part) if learning else self._routed(forest, part) if routed else None
+            with under or contextlib.nullcontext() as routing:
                 hidden = policy.hidden_of(forest)
             scores = score(policy, hidden, targets, certainty=certainty, **self._fused())
             out.put(index, BatchScores.of(targets, scores))
+            if isinstance(routing, Routing):
+                out = out.routed(index, routing.chosen, forest)
         return out
 
     def sensitivity(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -352,8 +374,20 @@ class Learner:
         names = {id(p): name for name, p in self.policy.named_parameters()}
         return [(names[id(p)], p) for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _noisy(self, forest: Forest) -> contextlib.AbstractContextManager[None]:
-        return self.policy.noisy(forest, (self.seed, 4, self.updates))
+    @contextlib.contextmanager
+    def _as_learned(self, forest: Forest, batch: Batch) -> Iterator[None]:
+        """With what the policy has in the forward passes of an update: noise, and the experts of the batch."""
+        with self.policy.noisy(forest, (self.seed, 4, self.updates)), self._routed(forest, batch):
+            yield
+
+    @contextlib.contextmanager
+    def _routed(self, forest: Forest, batch: Batch) -> Iterator[Routing | None]:
+        """With the experts that the batch has, if those are repeated."""
+        if self.config.routing == "none":
+            yield None
+            return
+        with self.policy.routed(None if batch.experts is None else forest.at(batch.experts)) as routing:
+            yield routing
 
     def _fused(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "head_rows": self.config.head_rows}
@@ -363,7 +397,11 @@ class Learner:
         """Whether `prepare` scores the policy at the start of the update; otherwise the update's own forward pass tells."""
         several = self.config.epochs * self.config.minibatches > 1 or self.method.perturbation is not None
         first = self.method.needs_first | (self.method.needs if several else set())
-        return "logp_old" in first or bool(self.method.needs & {"values", "certainty", "entropy_old"})
+        return (
+            "logp_old" in first
+            or (several and self.config.routing == "old")
+            or bool(self.method.needs & {"values", "certainty", "entropy_old"})
+        )
 
     def _passes(self, batch: Batch, among: Tensor | None = None, *, whole_groups: bool = False) -> list[Tensor]:
         """Rows (`among` some, [B] bool) that are computed together within the token budget; none without an action."""
