@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,6 @@ from quatrain.diagnostics.records import RunFolder
 from quatrain.methods import method as find_method
 from quatrain.objective import Method, check, missing
 from quatrain.objective.composition import Given
-from quatrain.objective.terms import Target
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
 from quatrain.prompts import Problem, Task, Template, Unlabelled, open_task, resolve_template
@@ -203,6 +202,12 @@ def _check_settings(config: RunConfig, method: Method) -> None:
         raise ConfigError(
             f"votes is {config.votes} and nothing is learned from how answers compare: leave it out, or take --reward majority"
         )
+    foreign = sorted(origin.value for origin in method.origins - {Origin.POLICY})
+    if config.update.routing == "rollout" and foreign:
+        raise ConfigError(
+            f"update.routing = rollout repeats the engine's experts, and the method {name} learns from {foreign[0]} answers, "
+            "which no engine wrote: set update.routing=old or none"
+        )
     if config.update.minibatches > config.prompts_per_step:
         raise ConfigError(
             f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups "
@@ -229,19 +234,25 @@ def make_tunnels(planned: Plan, progress: Progress) -> None:
                 tunnel.make(model.tunnel)
 
 
-def load_policy(config: RunConfig, targets: Collection[Target] = ()) -> CausalLM:
-    """The policy of `config`, at its start, with a head for each of a method's `targets` that needs one."""
+def load_policy(config: RunConfig, method: Method | None = None) -> CausalLM:
+    """The policy of `config`, at its start, with what `method` learns beside it."""
     _quieten()
     if config.threads:
         torch.set_num_threads(config.threads)
-    return CausalLM(
+    policy = CausalLM(
         *_load(config.model, config.seed),
         lora=config.model.lora,
-        critic="value" in targets,
-        partition="log_z" in targets,
+        critic=method is not None and "value" in method.targets,
+        partition=method is not None and "log_z" in method.targets,
+        noise=None if method is None or method.perturbation is None else method.perturbation.sigma,
         gradient_checkpointing=config.update.gradient_checkpointing,
         seed=config.seed,
     )
+    if method is not None and config.update.routing != "none" and policy.experts is None:
+        raise ConfigError(
+            f"update.routing is {config.update.routing} and the model {config.model.name} has no experts: set it to none"
+        )
+    return policy
 
 
 def _quieten() -> None:
@@ -265,9 +276,11 @@ def make_learner(planned: Plan, folder: RunFolder, policy: CausalLM) -> Learner:
         teacher = Reference(policy, keep=True, folder=folder.path, other=_load_frozen(config, config.teacher.model))
     if "logp_process" in method.needs:
         changes = {} if config.process.model == "start" else {"name": config.process.model}
-        model = load_policy(config.model_copy(update={"model": config.model.model_copy(update=changes)}))
+        update = config.update.model_copy(update={"lr": config.process.lr, "routing": "none"})
+        model = load_policy(
+            config.model_copy(update={"model": config.model.model_copy(update=changes), "update": update}), learns
+        )
         check_vocabulary(policy, model)
-        update = config.update.model_copy(update={"lr": config.process.lr})
         process = Learner(model, learns, update, section=PROCESS, **shared)
     return Learner(policy, method, config.update, teacher=teacher, process=process, **shared)
 
@@ -318,10 +331,16 @@ def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
 
 
 def make_engine(config: RunConfig, policy: CausalLM, *, trains: bool = False) -> TorchEngine:
-    """What writes this policy's answers; those to train on in the precision that the engine has, others in the policy's own."""
+    """What writes this policy's answers; those to train on in the precision that the engine has, and telling their experts if
+    updates repeat these, others in the policy's own."""
     settings = config.engine
-    weights = settings.weights if trains else "same"
-    return TorchEngine(policy, max_sequences=settings.max_sequences, tokens_per_pass=settings.tokens_per_pass, weights=weights)
+    return TorchEngine(
+        policy,
+        max_sequences=settings.max_sequences,
+        tokens_per_pass=settings.tokens_per_pass,
+        weights=settings.weights if trains else "same",
+        tells_experts=trains and config.update.routing == "rollout",
+    )
 
 
 def measure(

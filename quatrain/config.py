@@ -183,6 +183,8 @@ class UpdateConfig(Section):
     """Most hidden states that meet the vocabulary at once: the only logits that ever exist are [head_rows, V]."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: less memory, more time."""
+    routing: Literal["none", "old", "rollout"] = "none"
+    """Whose choice of experts an update repeats: nobody's, that of the policy at its start (R2), or the acting engine's (R3)."""
     max_bad_steps: PositiveInt = 5
     """So many skipped updates in a row (gradient not finite) end the run, saved."""
 

@@ -94,7 +94,7 @@ def replay(path: Path, step: int, *, tokens: int = 12) -> Replayed:
     with Progress(0, f"replaying step {step} of {path}") as progress:
         make_tunnels(planned, progress)
         with progress.stage(f"loading {planned.config.model.name}"):
-            policy = load_policy(planned.config, planned.method.targets)
+            policy = load_policy(planned.config, planned.method)
         learner = make_learner(planned, folder, policy)
         checkpoints = Checkpoints(folder.checkpoints)
         found = checkpoints.newest(progress.note, at_most=step - 1)

@@ -160,7 +160,7 @@ class Run:
         self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out, labels=learns)
         self.engine = make_engine(config, policy)
         rollout = Rollout(
-            self.engine if config.engine.weights == "same" else make_engine(config, policy, trains=True),
+            make_engine(config, policy, trains=True),
             make_sampling(config, template),
             config.group_size,
             encode=lambda text: encode(policy, template, text),
@@ -196,7 +196,7 @@ class Run:
                 progress.note(note)
             make_tunnels(planned, progress)
             with progress.stage(f"loading {config.model.name}"):
-                policy = load_policy(config, planned.method.targets)
+                policy = load_policy(config, planned.method)
             yield cls(planned, folder, progress, policy, judge, trackers)
 
     def restore(self) -> int:

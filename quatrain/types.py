@@ -17,7 +17,7 @@ D   hidden width
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -88,6 +88,8 @@ class Trajectory:
     turn: Tensor
     """[T] int64, number of the turn; 0 in a single-turn task."""
     prompt_id: int
+    experts: Tensor | None = None
+    """[T, L, K] int16, the experts that the engine chose for each token in each layer, -1 for none; None where nobody asked."""
     text: str = ""
     """The actions as text, cut at the stop string."""
     reward: float | None = None
@@ -144,8 +146,8 @@ _BESIDE = frozenset({Origin.GREEDY, Origin.VOTER})
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One field per tensor, immutable. Every field is optional: a part declares what it reads, and
-    :meth:`require` names what is missing. Tensors are [B, T], [B] or [B, R]; the padding of a ragged batch lies anywhere
-    ``action`` is False.
+    :meth:`require` names what is missing. Tensors are [B, T], [B] or [B, R], ``experts`` has more axes; the padding of a ragged
+    batch lies anywhere ``action`` is False.
     """
 
     tokens: Tensor | None = None
@@ -172,6 +174,8 @@ class Batch:
     """[B] log Z of the sequence's prompt, as the current forward pass knows it."""
     values: Tensor | None = None
     """[B, T] the critic's value of the state in which the action was taken, at the start of the update."""
+    experts: Tensor | None = None
+    """[B, T, L, K] int16, the K experts that each layer chose for the token and that updates choose again; -1 for none."""
     version: Tensor | None = None
     """[B, T] int64."""
     turn: Tensor | None = None
@@ -204,7 +208,7 @@ class Batch:
                 raise ValueError(f"Batch.{name} must be a tensor, got {type(value).__name__}: wrap it in torch.tensor(...)")
             if value.ndim != len(_axes(name)):
                 raise ValueError(f"Batch.{name} has shape {list(value.shape)}; it must be [{', '.join(_axes(name))}]")
-        for axis in "BTR":
+        for axis in "BTRLK":
             sizes = {name: value.shape[_axes(name).index(axis)] for name, value in given.items() if axis in _axes(name)}
             if len(set(sizes.values())) > 1:
                 raise ValueError(f"the fields of a Batch disagree on {axis}: {sizes}")
@@ -217,7 +221,7 @@ class Batch:
             0,
         )
 
-    def require(self, names: Sequence[str] | frozenset[str], who: str) -> None:
+    def require(self, names: Collection[str], who: str) -> None:
         """Raise ValueError, naming `who`, if one of the fields `names` is missing."""
         missing = sorted(name for name in names if getattr(self, name) is None)
         if missing:
@@ -245,7 +249,7 @@ _PER_REWARD = frozenset({"rewards", "reward_weights"})
 
 def _axes(name: str) -> str:
     """Those of the field of a batch of this name."""
-    return "B" if name in _PER_SEQUENCE else "BR" if name in _PER_REWARD else "BT"
+    return "B" if name in _PER_SEQUENCE else "BR" if name in _PER_REWARD else "BTLK" if name == "experts" else "BT"
 
 
 def collate(groups: Sequence[Group]) -> Batch:
@@ -271,6 +275,16 @@ def collate(groups: Sequence[Group]) -> Batch:
             out[row, : len(t.turn)] = own[t.turn.clamp(max=len(own) - 1)]
         return out
 
+    def routed() -> Tensor | None:
+        known = [t.experts for t in members if t.experts is not None]
+        if not known:
+            return None
+        out = torch.full((len(members), width, *known[0].shape[1:]), -1, dtype=torch.int16)
+        for row, trajectory in enumerate(members):
+            if trajectory.experts is not None:
+                out[row, : len(trajectory.experts)] = trajectory.experts
+        return out
+
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(t, name) for t in members], dtype=torch.int64)
 
@@ -288,6 +302,7 @@ def collate(groups: Sequence[Group]) -> Batch:
         tokens=pad("tokens", torch.int64),
         action=pad("action", torch.bool),
         logp_rollout=pad("logp_rollout", torch.float32),
+        experts=routed(),
         version=pad("version", torch.int64, fill=-1),
         turn=pad("turn", torch.int64),
         turn_reward=turn_reward(),

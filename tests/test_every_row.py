@@ -68,6 +68,7 @@ def test_it_trains_and_leaves_a_whole_run_folder(tmp_path: Path, place: Path, me
         assert ("preference/accuracy" in record) == (Origin.RATED in row.origins)
         assert ("process/grad_norm" in record) == ("logp_process" in row.needs)
         assert ("value/loss" in record) == ("value" in row.targets)
+        assert ("noise/sigma" in record) == (row.perturbation is not None)
         assert ("flow/residual" in record) == ("flow/log_z" in record) == ("log_z" in row.targets)
     assert metrics[0]["fingerprint"] != metrics[1]["fingerprint"]
     assert ("held_out/accuracy" in metrics[1]) == (task.stem == "sums")
@@ -83,6 +84,7 @@ def test_it_trains_and_leaves_a_whole_run_folder(tmp_path: Path, place: Path, me
     assert not same(weights(kept), dict(tiny(0)[0].named_parameters()))
     assert (kept / "critic.safetensors").exists() == ("value" in row.targets)
     assert (kept / "partition.safetensors").exists() == ("log_z" in row.targets)
+    assert (kept / "noise.safetensors").exists() == (row.perturbation is not None)
     loaded = AutoModelForCausalLM.from_pretrained(run / "model")
     assert same(dict(loaded.named_parameters()), weights(kept))
     assert AutoTokenizer.from_pretrained(run / "model")("1 + 1")["input_ids"]

@@ -11,7 +11,7 @@ from quatrain.types import Batch, Group, Origin, Prompt, Trajectory, collate
 
 PER_SEQUENCE = ["log_z", "reward", "reward_greedy", "prompt_id", "episode_id", "agent", "origin", "task"]
 PER_REWARD = ["rewards", "reward_weights"]
-PER_TOKEN = [f.name for f in fields(Batch) if f.name not in PER_SEQUENCE + PER_REWARD]
+PER_TOKEN = [f.name for f in fields(Batch) if f.name not in [*PER_SEQUENCE, *PER_REWARD, "experts"]]
 
 
 def trajectory(prompt_id: int, prompt: int, answer: int, **changes) -> Trajectory:
@@ -148,6 +148,18 @@ def test_a_field_of_the_wrong_shape_is_refused_by_name(name: str):
     shape = r"\[3, 2\]; it must be \[B\]" if name in PER_SEQUENCE else rf"\[3\]; it must be \[{axes}\]"
     with pytest.raises(ValueError, match=rf"Batch\.{name} has shape {shape}"):
         Batch(**{name: wrong})
+
+
+def test_experts_are_of_tokens_and_layers_and_padded_with_none():
+    told = torch.arange(5 * 2 * 2, dtype=torch.int16).view(5, 2, 2)
+    members = (trajectory(1, 3, 2, experts=told), trajectory(1, 3, 4))
+    batch = collate([group(1, *members)])
+    assert batch.experts is not None and batch.experts.shape == (2, 7, 2, 2)
+    assert torch.equal(batch.experts[0, :5], told)
+    assert (batch.experts[0, 5:] == -1).all() and (batch.experts[1] == -1).all()
+    assert collate([group(1, members[1])]).experts is None
+    with pytest.raises(ValueError, match=r"Batch\.experts has shape \[2, 7\]; it must be \[B, T, L, K\]"):
+        Batch(experts=torch.zeros(2, 7))
 
 
 @pytest.mark.parametrize(

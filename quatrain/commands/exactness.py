@@ -7,14 +7,14 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from quatrain.config import ConfigError
-from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, NoFixedPoint, World, distance, estimate, fixed_point, unfit
+from quatrain.diagnostics.enumeration import ONE_TOKEN, TINY, Fold, NoFixedPoint, World, distance, estimate, fixed_point, unfit
 from quatrain.methods import METHODS, id_of, method
 from quatrain.objective import (
     Constant,
@@ -34,7 +34,7 @@ GROUP = 4
 """Answers to each prompt of a batch."""
 BETA = 0.5
 """Weight of the KL penalty whose fixed points are compared."""
-ESTIMATORS = ("k1", "k2", "k3")
+ESTIMATORS: tuple[Literal["k1", "k2", "k3"], ...] = ("k1", "k2", "k3")
 _COLUMNS = ("bias", "angle", "scale", "variance", "mse")
 
 
@@ -56,16 +56,16 @@ def _flow(pool: str, scale: str) -> Method:
     return Method(term, PartitionLoss(denominator=Current(), advantage=balance))
 
 
-WAYS: dict[str, tuple[Method, float]] = {
-    "k1 in the reward": (_sum("none"), BETA),
-    "k1 in the reward, then over the deviation": (_sum("group"), BETA),
-    **{f"{k} as a loss": (_sum("none", k), 0.0) for k in ESTIMATORS},
-    **{f"{k} as a loss, the reward over the deviation": (_sum("group", k), 0.0) for k in ESTIMATORS},
-    "a flow balance": (_flow("sum", "none"), 0.0),
-    "a flow balance, the reward over the deviation": (_flow("sum", "group"), 0.0),
-    "a flow balance, log-ratios over the length": (_flow("mean", "none"), 0.0),
+WAYS: dict[str, tuple[Method, Fold | None]] = {
+    **{f"{k} in the reward": (_sum("none"), Fold(BETA, k)) for k in ESTIMATORS},
+    **{f"{k} in the reward, then over the deviation": (_sum("group"), Fold(BETA, k)) for k in ESTIMATORS},
+    **{f"{k} as a loss": (_sum("none", k), None) for k in ESTIMATORS},
+    **{f"{k} as a loss, the reward over the deviation": (_sum("group", k), None) for k in ESTIMATORS},
+    "a flow balance": (_flow("sum", "none"), None),
+    "a flow balance, the reward over the deviation": (_flow("sum", "group"), None),
+    "a flow balance, log-ratios over the length": (_flow("mean", "none"), None),
 }
-"""How a KL penalty comes in: the method, and the weight of the penalty in its reward."""
+"""How a KL penalty comes in: the method, and the penalty inside of its reward."""
 
 
 def oracle(given: Namespace) -> None:
@@ -116,7 +116,7 @@ def measure_fixed_points(rows: Mapping[str, Method]) -> dict[str, list[float | N
 
     In answers of one token, and of up to three; None where it comes to no end.
     """
-    read = {name: (_weighted(row), 0.0) for name, row in rows.items() if "logp_ref" in row.needs and not unfollowed(row)}
+    read = {name: (_weighted(row), None) for name, row in rows.items() if "logp_ref" in row.needs and not unfollowed(row)}
     return {
         name: [_distance(way, world, folded) for world in _WORLDS]
         for name, (way, folded) in track((WAYS | read).items(), "ascending", transient=True)
@@ -126,7 +126,7 @@ def measure_fixed_points(rows: Mapping[str, Method]) -> dict[str, list[float | N
 _WORLDS = (ONE_TOKEN.flowing(), TINY.of(0).flowing())
 
 
-def _distance(way: Method, world: World, folded: float) -> float | None:
+def _distance(way: Method, world: World, folded: Fold | None) -> float | None:
     try:
         return _rounded(distance(fixed_point(way, world, GROUP, folded).probability, world.posterior(BETA)))
     except NoFixedPoint:

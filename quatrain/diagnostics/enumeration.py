@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,8 @@ MOST = 100_000
 """More batches than this are not enumerated."""
 PATIENCE = 500
 """Steps after which a search for a fixed point is given up."""
+FARTHEST = 3.0
+"""Most that one of them moves a logit, so that what is driven away keeps a logarithm."""
 
 
 @runtime_checkable
@@ -34,6 +36,14 @@ class Estimator(Protocol):
     def origins(self) -> frozenset[Origin]: ...
 
     def bind(self, batch: Batch) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A KL penalty inside of the reward: its weight and the estimate that each token costs, those of ReturnToGo."""
+
+    beta: float
+    estimator: Literal["k1", "k2", "k3"] = "k1"
 
 
 @dataclass(frozen=True)
@@ -189,9 +199,11 @@ class World:
             here = here.at(here.logits + STEP * here.gradient / here.gradient.norm())
         return here
 
-    def fold(self, beta: float) -> Self:
-        """With the KL penalty of the policy folded into the reward: r − β·(log π − log π_ref)."""
-        return replace(self, reward=self.reward - beta * (self.logp - self.logp_ref).sum(2))
+    def fold(self, penalty: Fold) -> Self:
+        """With a KL penalty of the policy folded into the reward: r − β·Σₜ k(dₜ), d = log π − log π_ref."""
+        distance = self.logp - self.logp_ref
+        costs = {"k1": distance, "k2": distance**2 / 2, "k3": torch.expm1(-distance) + distance}
+        return replace(self, reward=self.reward - penalty.beta * costs[penalty.estimator].sum(2))
 
     def posterior(self, beta: float) -> Float[Tensor, "P N"]:
         """π_ref·exp(r/β)/Z of each answer, which maximizes E[R] − β·KL(π‖π_ref) (arXiv:2205.11275)."""
@@ -357,14 +369,14 @@ class NoFixedPoint(ValueError):
     """A search for a fixed point was given up."""
 
 
-def fixed_point(method: Estimator, world: World, group: int = 4, folded: float = 0.0) -> World:
+def fixed_point(method: Estimator, world: World, group: int = 4, folded: Fold | None = None) -> World:
     """Where `method` comes to stand if it ascends its expected gradient, always on-policy, from `world`.
 
         θ ← θ + rate · E[g] / visits;  log Z ← log Z + rate · E[g]
 
     Dividing by how often a choice is made (the natural gradient of a softmax) moves no fixed point and makes all parameters
-    equally fast; the rate halves where the gradient turns back. `folded` is the weight of a KL penalty in the reward. What learns
-    from rated answers is given pairs of the reference policy's. A policy that collapses is returned when one answer has all but a
+    equally fast; the rate halves where the gradient turns back. `folded` is a KL penalty in the reward. What learns from rated
+    answers is given pairs of the reference policy's. A policy that collapses is returned when one answer has all but a
     trillionth.
 
     Raises:
@@ -383,7 +395,8 @@ def fixed_point(method: Estimator, world: World, group: int = 4, folded: float =
         ascent = torch.cat([policy.flatten(), log_z])
         rate *= 0.5 if (ascent * before).sum() < 0 else 1.2
         before = ascent
-        here = here.at(here.logits + rate * policy, None if here.log_z is None else here.log_z + rate * log_z)
+        logits = here.logits + (rate * policy).clamp(-FARTHEST, FARTHEST)
+        here = here.at(logits, None if here.log_z is None else here.log_z + rate * log_z)
         if (rate * ascent).abs().max() < 1e-10 or here.probability.amax(1).min() > 1 - 1e-12:
             return here
     raise NoFixedPoint(f"the expected gradient does not come to stand in {PATIENCE} steps")

@@ -20,6 +20,7 @@ from quatrain.objective import (
     Budget,
     ByEntropy,
     ByOrigin,
+    ByReward,
     ByTurn,
     Cap,
     Clip,
@@ -35,6 +36,7 @@ from quatrain.objective import (
     EntropySwitched,
     Everywhere,
     Filtered,
+    Flattened,
     FlowBalance,
     Gated,
     GeometricClip,
@@ -56,6 +58,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    Perturbed,
     PerTurn,
     Pooled,
     Preferred,
@@ -77,9 +80,11 @@ from quatrain.objective import (
     Taper,
     TeacherGap,
     Term,
+    Token,
     TotalVariation,
     Undiluted,
     Unit,
+    Unsolved,
     ValueLoss,
     Verified,
     Whitened,
@@ -231,6 +236,47 @@ METHODS: dict[str, Method] = {
         aka=("group_relative",),
         note="The paper states no ε; 0.2 is PPO's. TRL adds 1e-4 to the deviation and by default multiplies the KL "
         "by the ratio. verl's clip is dual at 3.",
+    ),
+    "guirlvg": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="kl",
+            coefficient=1e-4,
+            denominator=Current(),
+            advantage=ByReward(StayClose("k3"), most=1.0),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2508.04389",
+        claim="The more an answer is rewarded, the more the reference holds it: rewards are over-optimized less.",
+        aka=("adversarial_kl",),
+        note="The largest reward is 2 in the paper and 1 in most tasks here. We found no ε; 0.2 is PPO's.",
+    ),
+    "rapo": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="kl",
+            coefficient=0.01,
+            denominator=Current(),
+            advantage=Flattened(StayClose("weighted"), least=0.5),
+            reduce=PerSequence(),
+        ),
+        EntropyBonus(coefficient=0.001, reduce=PerSequence()),
+        paper="arXiv:2510.03865",
+        claim="A forward KL, to a reference that is flatter where answers fail, lets the policy explore beyond its base model.",
+        aka=("rewards_aware_policy_optimization",),
+        note="We found neither the weights of KL and entropy nor ε and φ: 0.01, 0.001, 0.2 and the line from 0.5 to 1 are ours. "
+        "So are ratios by token, and leaving out Z, which no sample tells. Its estimate of the forward KL, as a loss, descends "
+        "another divergence with the same optimum.",
+    ),
+    "selective": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Unsolved(_Z_SCORE), reduce=PerSequence()),
+        Term(name="kl", coefficient=0.04, denominator=Current(), advantage=Unsolved(StayClose("k3")), reduce=PerSequence()),
+        paper="arXiv:2510.02230",
+        claim="Learning only from prompts that greedy decoding fails, with a forward KL, keeps what the base model can solve.",
+        aka=("self", "selective_examples"),
+        note="The released script has no KL: method.kl.coefficient=0. We found neither its weight nor its estimate; 0.04 and k3, "
+        "which descends the forward KL, are GRPO's. Answers to the prompts that are dropped count in the means as if they had no "
+        "advantage; its code does not sample them.",
     ),
     "dr_grpo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="group"), reduce=Constant()),
@@ -702,6 +748,34 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2602.04879",
         claim="What its code computes: ratios up to 10, and a mean over the minibatch's tokens.",
         note="Equal to verl.",
+    ),
+    "alp": Method(
+        Term(
+            mask=Clip(0.5, 3.0),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            likelihood=Perturbed(Token(), sigma=1e-6, lr=5e-4),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2603.19470",
+        claim="Learned noise in the layers of the policy that learns keeps its ratio to the engine's tame: one ratio, one clip.",
+        aka=("adaptive_layerwise_perturbation", "token_alp"),
+        note="The form by token. σ, its learning rate and the clip are those of the authors' script, which is of the form by "
+        "sequence; we found no others. Its code also has a dual clip at 3. There noise is drawn for each pass; here it is a "
+        "function of the update, the layer and the tokens so far, so that a prompt's answers share that of the prompt.",
+    ),
+    "alp:sequence": Method(
+        Term(
+            mask=Clip(0.5, 3.0),
+            denominator=Rollout(),
+            advantage=_Z_SCORE,
+            likelihood=Perturbed(Sequence(), sigma=1e-6, lr=5e-4),
+            reduce=PerSequence(),
+        ),
+        paper="arXiv:2603.19470",
+        claim="The form by sequence, its best: the ratio of whole answers, a product that noise keeps from running away.",
+        aka=("seq_alp",),
+        note="The mean is over answers; its code takes it over the minibatch's tokens.",
     ),
     "ppo": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),

@@ -175,6 +175,28 @@ PAPERS: dict[str, Paper] = {
         "Zhang, Mingchuan and Li, Y. K. and Wu, Y. and Guo, Daya",
         2024,
     ),
+    "arXiv:2508.04389": Paper(
+        "{GuirlVG}: Incentivize {GUI} Visual Grounding via Empirical Exploration on Reinforcement Learning",
+        "Kang, Weitai and Lei, Bin and Liu, Gaowen and Ding, Caiwen and Yan, Yan",
+        2026,
+        booktitle="International Conference on Learning Representations",
+    ),
+    "arXiv:2510.03865": Paper(
+        "Unlocking Reasoning Capabilities in {LLMs} via Reinforcement Learning Exploration",
+        "Deng, Wenhao and Wei, Long and Yu, Chenglei and Wu, Tailin",
+        2025,
+    ),
+    "arXiv:2510.02230": Paper(
+        "The Reasoning Boundary Paradox: How Reinforcement Learning Constrains Language Models",
+        "Nguyen, Phuc Minh and La, Chinh D. and Nguyen, Duy M. H. and Chawla, Nitesh V. and Nguyen, Binh T. and Doan, Khoa D.",
+        2025,
+    ),
+    "arXiv:2603.19470": Paper(
+        "Adaptive Layerwise Perturbation: Unifying Off-Policy Corrections for {LLM} {RL}",
+        "Ye, Chenlu and Zhang, Xuanchang and Hao, Yifan and Yu, Zhou and Zhang, Ziji and Gullapalli, Abhinav and Chen, Hao and "
+        "Huang, Jing and Zhang, Tong",
+        2026,
+    ),
     "arXiv:2503.20783": Paper(
         "Understanding {R1-Zero}-Like Training: A Critical Perspective",
         "Liu, Zichen and Chen, Changyu and Li, Wenjun and Qi, Penghui and Pang, Tianyu and Du, Chao and Lee, Wee Sun and Lin, "

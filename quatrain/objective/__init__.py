@@ -6,10 +6,12 @@ from quatrain.objective.advantages import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByReward,
     ByTurn,
     Decoupled,
     EntropySwitched,
     Filtered,
+    Flattened,
     FlowBalance,
     Gated,
     ImplicitProcess,
@@ -27,12 +29,13 @@ from quatrain.objective.advantages import (
     SoftlyGated,
     StayClose,
     TeacherGap,
+    Unsolved,
     Verified,
     Whitened,
 )
 from quatrain.objective.composition import Finding, Meaning, check, meaning, missing
 from quatrain.objective.denominators import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Unit
-from quatrain.objective.likelihoods import Sequence, Token
+from quatrain.objective.likelihoods import Perturbed, Sequence, Token
 from quatrain.objective.masks import (
     Against,
     Agreeing,
@@ -80,6 +83,7 @@ __all__ = [
     "Budget",
     "ByEntropy",
     "ByOrigin",
+    "ByReward",
     "ByTurn",
     "Cap",
     "Clip",
@@ -95,6 +99,7 @@ __all__ = [
     "EntropySwitched",
     "Everywhere",
     "Filtered",
+    "Flattened",
     "Finding",
     "FlowBalance",
     "Gated",
@@ -119,6 +124,7 @@ __all__ = [
     "PerSequence",
     "PerToken",
     "PerTurn",
+    "Perturbed",
     "Pooled",
     "Preferred",
     "PrefixMinimum",
@@ -143,6 +149,7 @@ __all__ = [
     "TotalVariation",
     "Undiluted",
     "Unit",
+    "Unsolved",
     "ValueLoss",
     "Verified",
     "View",

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from quatrain.objective.part import MAX_LOG_RATIO, Scope, View
+from quatrain.objective.part import MAX_LOG_RATIO, SCOPES, Scope, View
 from quatrain.types import Batch, Origin
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -290,13 +290,18 @@ _SIGNALS = {"certainty": "certainty", "entropy": "entropy_old", "likelihood": "l
 class ReturnToGo:
     """The reward minus what the answer departs from the reference policy from here on: the KL penalty inside of the reward.
 
-        Âₜ = R − kl · Σ_{s≥t} (log π_old(yₛ) − log π_ref(yₛ))
+        Âₜ = R − kl · Σ_{s≥t} k(dₛ);  d = log π_old − log π_ref;  k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d
 
-    Source: arXiv:2501.03262 (REINFORCE++), eq. 4.
+    Source: arXiv:2501.03262 (REINFORCE++), eq. 4, with k1; the others: http://joschu.net/blog/kl-approx.html.
+
+    As rewards the three differ: the expected gradient of k1 is that of KL(π_θ‖π_ref), that of k2 is that of E[d²/2] −
+    KL(π_θ‖π_ref), and that of k3 is that of KL(π_θ‖π_ref) − KL(π_ref‖π_θ). Close to the reference the latter two pull to nobody.
     """
 
     kl: NonNegativeFloat = 0.01
     """Weight of the penalty."""
+    estimator: Literal["k1", "k2", "k3"] = "k1"
+    """The KL estimate that each token costs."""
     live: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"reward", "logp_old", "logp_ref"})
     scope: ClassVar[Scope] = "sequence"
@@ -306,7 +311,14 @@ class ReturnToGo:
         assert view.batch.logp_old is not None
         assert view.batch.logp_ref is not None
         distance = (view.batch.logp_old - view.batch.logp_ref).double().where(view.action, 0)
-        ahead = distance.flip(1).cumsum(1).flip(1)
+        match self.estimator:
+            case "k1":
+                cost = distance
+            case "k2":
+                cost = distance**2 / 2
+            case "k3":
+                cost = torch.expm1((-distance).clamp(max=MAX_LOG_RATIO)) + distance
+        ahead = cost.flip(1).cumsum(1).flip(1)
         return view.batch.reward.double()[:, None] - self.kl * ahead
 
 
@@ -649,6 +661,37 @@ class ByEntropy:
 
 
 @dataclass(frozen=True)
+class Unsolved:
+    """Another advantage, for the prompts whose most probable answer is not good enough; the others have none.
+
+        Â = 0 if R(greedy) ≥ threshold else of
+
+    Source: arXiv:2510.02230 (SELF), its code. Where the greedy answer could not be judged, the prompt counts as unsolved.
+    """
+
+    of: Any = Relative(scale="group")
+    """The advantage."""
+    threshold: float = 1.0
+    """Smallest reward of a greedy answer that solves its prompt."""
+
+    @property
+    def live(self) -> bool:
+        return self.of.live
+
+    @property
+    def scope(self) -> Scope:
+        return self.of.scope
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward_greedy"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward_greedy is not None
+        return self.of(view).where(~(view.batch.reward_greedy >= self.threshold)[:, None], 0)
+
+
+@dataclass(frozen=True)
 class ImplicitProcess:
     """The outcome against that of the prompt's other answers, and from each token on the same of a learned process reward.
 
@@ -883,18 +926,19 @@ def _gae(view: View, gamma: float, lam: Float[Tensor, "B"]) -> Float[Tensor, "B 
 class StayClose:
     """The pull toward another policy: minus the derivative of a KL estimate by log π_θ, so that a term of it descends the KL.
 
-        d = log π_θ − log π_to;  Â = −∂k/∂log π_θ;  k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d,  forward = eᵈ − 1 − d,  abs = |d|,
+        d = log π_θ − log π_to;  Â = −∂k/∂log π_θ
+        k1 = d,  k2 = d²/2,  k3 = e⁻ᵈ − 1 + d,  forward = eᵈ − 1 − d,  weighted = 1 − (1 + d)·e⁻ᵈ,  abs = |d|,
         variance = (eᵈ − 1)²
 
     Source: http://joschu.net/blog/kl-approx.html; k3 as a loss: arXiv:2402.03300 (GRPO), eq. 4; forward, for KL(π_old‖π_θ) where
-    π_old acted: arXiv:2505.22617 (KL-Cov), eq. 14, and abs, its code; variance, that of the ratio where π_old acted:
-    arXiv:2601.03320 (R²VPO).
+    π_old acted: arXiv:2505.22617 (KL-Cov), eq. 14, and abs, its code; weighted, for KL(π_ref‖π_θ) where π_θ acts, by importance:
+    arXiv:2510.03865 (RAPO); variance, that of the ratio where π_old acted: arXiv:2601.03320 (R²VPO).
 
-    As losses the three differ: the expected gradient of k2 is that of KL(π_θ‖π_ref), that of k3 is that of the forward
-    KL(π_ref‖π_θ), and that of k1 is zero.
+    As losses they differ: the expected gradient of k2 is that of KL(π_θ‖π_ref), that of k3 is that of the forward
+    KL(π_ref‖π_θ), that of weighted, although the forward KL is its mean, is that of ½·E_ref[d²], and that of k1 is zero.
     """
 
-    estimator: Literal["k1", "k2", "k3", "forward", "abs", "variance"] = "k3"
+    estimator: Literal["k1", "k2", "k3", "forward", "weighted", "abs", "variance"] = "k3"
     """The KL estimate whose derivative is taken."""
     to: Literal["ref", "old"] = "ref"
     """The reference policy, or the policy at the start of the update."""
@@ -918,8 +962,75 @@ class StayClose:
                 return torch.expm1((-distance).clamp(max=MAX_LOG_RATIO))  # e⁻ᵈ − 1, exact for a small d as well
             case "forward":
                 return -torch.expm1(distance.clamp(max=MAX_LOG_RATIO))
+            case "weighted":
+                return -distance * (-distance).clamp(max=MAX_LOG_RATIO).exp()
             case "abs":
                 return -distance.sign()
             case "variance":
                 distance = distance.clamp(max=MAX_LOG_RATIO / 2)  # as it is squared
                 return -2 * distance.exp() * torch.expm1(distance)
+
+
+@dataclass(frozen=True)
+class ByReward:
+    """Another advantage, as much of it as the answer is rewarded.
+
+        Â = of · R/most
+
+    Source: arXiv:2508.04389 (GuirlVG), its adversarial KL factor α = R/m: what is rewarded most is held most.
+    """
+
+    of: Any = StayClose()
+    """The advantage."""
+    most: PositiveFloat = 1.0
+    """The largest reward m that there can be."""
+
+    @property
+    def live(self) -> bool:
+        return self.of.live
+
+    @property
+    def scope(self) -> Scope:
+        return max("sequence", self.of.scope, key=SCOPES.index)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        return self.of(view) * (view.batch.reward.double() / self.most)[:, None]
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """Another advantage, with a reference policy that is the flatter, the less the answer is rewarded.
+
+        Â = of, with φ·log π_ref in the place of log π_ref;  φ = least + (1 − least)·min(max(R, 0), 1)
+
+    Source: arXiv:2510.03865 (RAPO): π_ref^φ(R), which is not normalized here; that φ is linear is ours.
+    """
+
+    of: Any = StayClose("weighted")
+    """The advantage."""
+    least: Share = 0.5
+    """The exponent φ where the reward is 0: 0 is the uniform policy, 1 the reference itself."""
+
+    @property
+    def live(self) -> bool:
+        return self.of.live
+
+    @property
+    def scope(self) -> Scope:
+        return max("sequence", self.of.scope, key=SCOPES.index)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward", "logp_ref"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        assert view.batch.logp_ref is not None
+        exponent = self.least + (1 - self.least) * view.batch.reward.double().clamp(0, 1)
+        flat = exponent[:, None] * view.batch.logp_ref
+        return self.of(replace(view, batch=view.batch.replace(logp_ref=flat)))

@@ -7,9 +7,10 @@ how many actions a sequence has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from quatrain.objective.part import Scope, View
@@ -51,3 +52,36 @@ class Sequence:
 
     def actions(self, view: View) -> Float[Tensor, "B 1"]:
         return view.included[:, None].double()
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Another likelihood, of a network with noise in it: the policy that learns has some, the one that acts has none.
+
+        ∇log π_θ^σ;  hₗ ← hₗ + σₗ·ξ,  ξ ~ N(0, I), the input of each layer l;  σₗ is learned with θ
+
+    Source: arXiv:2603.19470 (ALP).
+
+    It is of a whole forward pass of the update: what other terms read of log π_θ has the noise, too. π_old and π_ref have none.
+    """
+
+    of: Any = Token()
+    """The likelihood."""
+    sigma: PositiveFloat = 1e-6
+    """The deviation σ of the noise at the start, in all layers."""
+    lr: PositiveFloat = 5e-4
+    """The learning rate of log σ at its height; its course is that of update.lr."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs
+
+    @property
+    def scope(self) -> Scope:
+        return self.of.scope
+
+    def __call__(self, view: View, logp: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        return self.of(view, logp)
+
+    def actions(self, view: View) -> Float[Tensor, "B 1"]:
+        return self.of.actions(view)

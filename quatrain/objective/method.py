@@ -16,6 +16,7 @@ from torch import Tensor
 from quatrain.config import ConfigError, nearest
 from quatrain.objective.bound import Bound
 from quatrain.objective.composition import check, meaning, refuse
+from quatrain.objective.likelihoods import Perturbed
 from quatrain.objective.part import Memory, brief, describe, meanings, numbers, signature
 from quatrain.objective.terms import AnyTerm, Target, Term
 from quatrain.types import Batch, Origin
@@ -108,6 +109,11 @@ class Method:
     def targets(self) -> frozenset[Target]:
         """What its loss depends on."""
         return frozenset(term.target for term in self.active)
+
+    @property
+    def perturbation(self) -> Perturbed | None:
+        """The noise that its forward passes have, or None."""
+        return next((term.likelihood for term in self.active if isinstance(term.likelihood, Perturbed)), None)
 
     @property
     def origins(self) -> frozenset[Origin]:

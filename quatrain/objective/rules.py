@@ -17,6 +17,7 @@ from quatrain.objective.advantages import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByReward,
     FlowBalance,
     Intrinsic,
     LengthAdaptiveGAE,
@@ -32,7 +33,7 @@ from quatrain.objective.advantages import (
     Whitened,
 )
 from quatrain.objective.denominators import Current, GeometricMean, Old, PrefixMinimum, Reference, Rollout, Unit
-from quatrain.objective.likelihoods import Sequence, Token
+from quatrain.objective.likelihoods import Perturbed, Sequence, Token
 from quatrain.objective.masks import (
     Against,
     Agreeing,
@@ -118,6 +119,8 @@ def _alone(term: AnyTerm) -> Iterator[tuple[Origin, Term]]:
     for origin in term.on:
         branch = "demonstration" if origin is Origin.DEMONSTRATION else "policy"
         parts = {line: getattr(part, branch) for line, part in term.parts.items() if isinstance(part, ByOrigin)}
+        if isinstance(term.likelihood, Perturbed):
+            parts["likelihood"] = term.likelihood.of
         yield origin, replace(term, **parts)
 
 
@@ -201,6 +204,17 @@ def _too_early(term: AnyTerm, _: Terms) -> str | None:
         whole = "a return" if isinstance(term, ValueLoss) else brief(advantage)
         return f"{whole} is computed before the first forward pass, and {brief(live)} reads log π_θ: take another advantage"
     return None
+
+
+def _noises(term: AnyTerm, terms: Terms) -> str | None:
+    """Two terms ask for different noise.
+
+    A forward pass has one, for whatever is read of it.
+    """
+    first = next((other for other in terms if isinstance(other.likelihood, Perturbed)), term)
+    if not isinstance(term.likelihood, Perturbed) or replace(first.likelihood, of=term.likelihood.of) == term.likelihood:
+        return None
+    return f"its noise is {brief(term.likelihood)}, and that of {first.name} is {brief(first.likelihood)}: set the same numbers"
 
 
 def _nobody(term: AnyTerm, _: Terms) -> str | None:
@@ -500,8 +514,8 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     flow = _has(own.advantage, FlowBalance)
     if flow is not None:
         return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
-    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, Intrinsic, LengthSwitched)
-    if other is not None:
+    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, ByReward, Intrinsic, LengthSwitched)
+    if other is not None and not (isinstance(other, ByReward) and isinstance(other.of, One)):
         return f"{type(other).__name__} is other than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):
         return f"{brief(own.denominator)} weighs answers that π_θ drew as if another policy had drawn them"
@@ -527,11 +541,14 @@ def _regularizer(term: AnyTerm, _: Terms) -> str | None:
             "k2": "the KL from π_θ",
             "k3": "the forward KL, from π_ref",
             "forward": "another divergence",
+            "weighted": "the squared log-ratio under π_ref",
             "variance": "another divergence",
         }
         return f"it descends {descends.get(kl.estimator, 'the size of the log-ratio')}: the optimum lies nearer to the reference"
     if folded is not None and folded.kl > 0:
-        return f"kl={folded.kl:g} is inside of the reward: the gradient is that of E[R] − {folded.kl:g}·KL(π_θ‖π_ref)"
+        penalty = {"k1": "KL(π_θ‖π_ref)", "k2": "(E[d²/2] − KL(π_θ‖π_ref))", "k3": "(KL(π_θ‖π_ref) − KL(π_ref‖π_θ))"}
+        what = penalty[folded.estimator]
+        return f"kl={folded.kl:g} is inside of the reward: the gradient is that of E[R] − {folded.kl:g}·{what}"
     return None
 
 
@@ -657,6 +674,7 @@ _WHOLE = replace(_PLAIN, denominator=Old(), likelihood=Sequence())
 _SHOWN = replace(_PLAIN, advantage=One(), on=(Origin.DEMONSTRATION,))
 _PAIRS = replace(_PLAIN, advantage=Preferred(), likelihood=Sequence(), reduce=SumPerGroup(), on=(Origin.RATED,))
 _KL = Term(name="kl", coefficient=0.1, denominator=Current(), advantage=StayClose("k2"), reduce=Constant())
+_NOISY = replace(_PLAIN, denominator=Rollout(), likelihood=Perturbed())
 _CRITIC = ValueLoss()
 _ENGINE = Corrected(high=math.inf, of=Everywhere())
 _FLOW = replace(_PLAIN, denominator=Old(), advantage=FlowBalance(), likelihood=Sequence(), reduce=PerSequence())
@@ -669,6 +687,7 @@ def _with(term: Term, *others: AnyTerm, **lines: Any) -> Terms:
 RULES: tuple[Rule, ...] = (
     Rule(_wrong_line, "error", _with(_PLAIN, advantage=Clip()), _with(_PLAIN, mask=Clip(), denominator=Old())),
     Rule(_too_early, "error", _with(_PAIRS, reduce=PerCreditedToken()), _with(_SHOWN, reduce=PerCreditedToken())),
+    Rule(_noises, "error", (_NOISY, replace(_NOISY, name="more", likelihood=Perturbed(sigma=1e-3))), (_NOISY, _KL)),
     Rule(_nobody, "error", _with(_PLAIN, on=(Origin.GREEDY,)), _with(_PLAIN, advantage=OverGreedy())),
     Rule(
         _ratio_twice,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +19,18 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from quatrain.config import ConfigError, LoraConfig
 from quatrain.policies import attention
 from quatrain.policies.forest import Forest, plant
+from quatrain.policies.noise import Noise, nodes_of
+from quatrain.policies.routing import Routing
 
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 """How far, in total variation, distributions over a forest may be from the model's own; in half precision 0.1."""
 
 
 class CausalLM:
-    """A model, its tokenizer and, where a method learns them, a critic and log Z of prompts: heads on the last hidden states."""
+    """A model, its tokenizer and what a method may learn beside it.
+
+    That is a critic and log Z of prompts, heads on the last hidden states, and noise in the layers.
+    """
 
     def __init__(
         self,
@@ -34,10 +40,11 @@ class CausalLM:
         lora: LoraConfig | None = None,
         critic: bool = False,
         partition: bool = False,
+        noise: float | None = None,
         gradient_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
-        """`seed` initializes the LoRA factors and the hidden layers of log Z.
+        """`seed` initializes the LoRA factors and the hidden layers of log Z; `noise` is its deviation at the start.
 
         Raises:
             ConfigError: the model is of a kind that cannot share what sequences have in common.
@@ -71,6 +78,7 @@ class CausalLM:
             self.head = model.get_output_embeddings()
         self.critic = _nought(self.width).to(self.device) if critic else None
         self.partition = _partition(self.width, seed).to(self.device) if partition else None
+        self.noise = None if noise is None else Noise(len(self.layers), noise).to(self.device)
         model.eval()
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
@@ -80,7 +88,7 @@ class CausalLM:
     @property
     def heads(self) -> dict[str, nn.Module]:
         """What a method learns beside the model, by name."""
-        known = {"critic": self.critic, "partition": self.partition}
+        known = {"critic": self.critic, "partition": self.partition, "noise": self.noise}
         return {name: head for name, head in known.items() if head is not None}
 
     def copied(self) -> CausalLM:
@@ -88,7 +96,7 @@ class CausalLM:
         other = copy.copy(self)
         other.base = copy.deepcopy(self.base)
         other.decoder, other.head = other.base.get_decoder(), other.base.get_output_embeddings()
-        other.critic = other.partition = None
+        other.critic = other.partition = other.noise = None
         return other.frozen()
 
     def frozen(self) -> CausalLM:
@@ -102,6 +110,21 @@ class CausalLM:
     @property
     def device(self) -> torch.device:
         return self.base.device
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Those of the decoder, from the first to the last."""
+        count = self.base.config.get_text_config().num_hidden_layers
+        return list(next(m for m in self.decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count))
+
+    @property
+    def experts(self) -> tuple[int, int] | None:
+        """How many experts a layer has and how many it chooses for a token; None of a dense model."""
+        config = self.base.config.get_text_config()
+        names = ("num_experts", "num_local_experts", "n_routed_experts")
+        count = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+        each = getattr(config, "num_experts_per_tok", None)
+        return (count, each) if count and each else None
 
     @property
     def width(self) -> int:
@@ -161,6 +184,47 @@ class CausalLM:
         """The last hidden state of each node."""
         tokens, position, sees = (x.to(self.device) for x in (forest.tokens, forest.position, forest.sees()))
         return self.hidden(tokens, position, sees, position)
+
+    @contextlib.contextmanager
+    def routed(self, wanted: Int[Tensor, "N L K"] | None = None) -> Iterator[Routing]:
+        """A context in which the experts of one forward pass over N tokens are recorded, for the pass and for its gradient.
+
+        Where some are `wanted`, and not -1, they are chosen again.
+        """
+        assert self.experts is not None
+        layers = self.layers
+        routing = Routing(*self.experts, len(layers), None if wanted is None else wanted.to(self.device))
+        hooks = [hook for number, layer in enumerate(layers) for hook in routing.hooks(layer, number)]
+        try:
+            yield routing
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextlib.contextmanager
+    def noisy(self, forest: Forest, seed: Sequence[int]) -> Iterator[None]:
+        """A context in which the layers have noise, if the policy has learned any: for `hidden_of(forest)` and its gradient.
+
+        What a node gets depends on `seed` and on the tokens up to there, and not on what else is in the forest.
+        """
+        if self.noise is None:
+            yield
+            return
+        nodes = nodes_of(forest, seed).to(self.device)
+        hooks = [
+            layer.register_forward_pre_hook(functools.partial(self._add_noise, number, nodes))
+            for number, layer in enumerate(self.layers)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _add_noise(self, number: int, nodes: Tensor, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        assert self.noise is not None
+        hidden, *others = inputs
+        return self.noise(hidden, number, nodes), *others
 
     def logits(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
         """Unnormalized log-probabilities of the next token, in float32 or better."""

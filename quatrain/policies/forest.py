@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 
@@ -32,6 +32,13 @@ class Forest:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def at(self, value: Shaped[Tensor, "B T *rest"]) -> Shaped[Tensor, "N *rest"]:
+        """What `value` says of each node; of a token that several sequences share, what it says in the first of them."""
+        rows = torch.arange(len(self.path))[:, None].expand(self.path.shape)
+        there = self.path >= 0
+        first = torch.full((len(self),), len(self.path)).scatter_reduce(0, self.path[there], rows[there], "amin")
+        return value[first.to(value.device), self.position.to(value.device)]
 
     def sees(self, nodes: Int[Tensor, "Q"] | None = None) -> Bool[Tensor, "Q N"]:
         """True where the node of the row, each or one of `nodes`, attends to that of the column: itself and its ancestors."""

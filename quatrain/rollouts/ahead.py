@@ -58,6 +58,8 @@ class Ahead:
         """What is under way: tensors of all drafts, one after the other, and by step the ids of prompts and how drafts stand."""
         drafts = [draft for _, some in self._under_way for draft in some]
         tensors = {name: torch.cat([getattr(draft, name) for draft in drafts]) for name in PARTS} if drafts else {}
+        experts = [draft.experts for draft in drafts if draft.experts is not None]
+        tensors |= {"experts": torch.cat(experts)} if experts else {}
         stand = [
             [[prompt.id for prompt in prompts], [[len(d.tokens), d.text, d.ended] for d in some]]
             for prompts, some in self._under_way
@@ -66,10 +68,13 @@ class Ahead:
 
     def load_state(self, tensors: dict[str, Tensor], stand: list[list[Any]]) -> None:
         """Take up what `state` gave."""
-        self._under_way, start = [], 0
+        self._under_way, start, told = [], 0, 0
         for ids, drafts in stand:
             self._begin([self._again(number) for number in ids])
             for draft, (size, draft.text, draft.ended) in zip(self._under_way[-1][1], drafts, strict=True):
                 for name in PARTS:
                     setattr(draft, name, tensors[name][start : start + size].clone())
                 start += size
+                if "experts" in tensors and size:
+                    draft.experts = tensors["experts"][told : told + len(draft.prompt) + size].clone()
+                    told += len(draft.experts)

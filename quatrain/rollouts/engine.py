@@ -8,6 +8,7 @@ last node, and a freed slot is at once the next token's.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
+from quatrain.policies.routing import NONE
 from quatrain.rollouts.precision import Precision, Served
 from quatrain.rollouts.sampling import Sampling, draw
 
@@ -50,6 +52,9 @@ class Completion:
     """The whole answer's, cut before the stop string or the end token."""
     finish: Finish
     """An end token, a stop string, the limit of tokens, or that of this request, after which one may go on."""
+    experts: Int[Tensor, "T L K"] | None = None
+    """Those that were chosen now, if they were asked for, for the request's tokens and those drawn; -1 for the last token, which
+    nothing came after."""
 
 
 @runtime_checkable
@@ -69,9 +74,11 @@ class TorchEngine:
         max_sequences: int = 64,
         tokens_per_pass: int = 2048,
         weights: Literal["same"] | Precision = "same",
+        tells_experts: bool = False,
     ) -> None:
         self._served = None if weights == "same" else Served(policy, weights)
         self.policy = self._served.policy if self._served else policy
+        self.tells_experts = tells_experts
         self.max_sequences = max_sequences
         self.tokens_per_pass = tokens_per_pass
 
@@ -103,6 +110,8 @@ class _Answer:
     """How many are drawn now at most."""
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
+    experts: list[Int[Tensor, "L K"]] = field(default_factory=list)
+    """Those of its tokens, if they are asked for."""
     slots: list[int] = field(default_factory=list)
     sees: list[int] = field(default_factory=list)
     """The slots of its prompt and its own; empty until its prompt is computed."""
@@ -121,6 +130,7 @@ class _Generation:
             self.users[path[path >= 0]] += 1
         self.slot_of: dict[int, int] = {}
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
+        self.experts: dict[int, Int[Tensor, "L K"]] = {}  # of the forest's nodes, if they are asked for
         self.slots = _Slots(self.policy)
         self.ends = self.policy.end_tokens | set(sampling.stop_tokens)
         self.harmless: dict[int, bool] = {}  # tokens that cannot be the last of a stop string
@@ -191,7 +201,14 @@ class _Generation:
                 path = self.forest.path[answer.request]
                 answer.sees.extend(self.slot_of[n] for n in path[path >= 0].tolist())
             answer.sees.append(slot)
-        hidden = self.slots.forward(tokens, position, node, owner, None if nodes else [answer.sees for answer in answers])
+        tells = self.engine.tells_experts
+        with self.policy.routed() if tells else contextlib.nullcontext() as routing:
+            hidden = self.slots.forward(tokens, position, node, owner, None if nodes else [answer.sees for answer in answers])
+        if routing is not None:
+            chosen = routing.chosen.to("cpu", torch.int16)
+            self.experts.update(zip(nodes, chosen, strict=False))
+            for answer, own in zip(answers, chosen[len(nodes) :], strict=True):
+                answer.experts.append(own)
         self.hidden.update((n, hidden[i]) for i, n in enumerate(nodes) if n in leaves)
         return {answer.request: hidden[len(nodes) + i] for i, answer in enumerate(answers)}
 
@@ -211,18 +228,28 @@ class _Generation:
             if finish is None:
                 writing.append(answer)
                 continue
-            self.done[answer.request] = Completion(
-                torch.tensor(answer.tokens), torch.tensor(answer.logp), self._text(answer, finish), finish
-            )
-            self.slots.free(answer.slots)
             path = self.forest.path[answer.request]
             path = path[path >= 0]
+            self.done[answer.request] = Completion(
+                torch.tensor(answer.tokens),
+                torch.tensor(answer.logp),
+                self._text(answer, finish),
+                finish,
+                self._experts(answer, path.tolist()),
+            )
+            self.slots.free(answer.slots)
             self.users[path] -= 1
             unused = path[self.users[path] == 0].tolist()
             self.slots.free([self.slot_of.pop(node) for node in unused])
             if answer.leaf in unused:
                 del self.hidden[answer.leaf]
         self.writing = writing
+
+    def _experts(self, answer: _Answer, prompt: Sequence[int]) -> Tensor | None:
+        if not self.engine.tells_experts:
+            return None
+        known = [*(self.experts[node] for node in prompt), *answer.experts]
+        return torch.stack([*known, torch.full_like(known[0], NONE)])
 
     def _finished(self, answer: _Answer) -> Finish | None:
         if answer.tokens[-1] in self.ends:

@@ -30,6 +30,9 @@ class Draft:
     """[A] float32, under the distributions that the tokens were drawn from."""
     version: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """[A] int64, how many updates the policy had seen."""
+    experts: Tensor | None = None
+    """[P + A, L, K] int16, those of the pass that first read each token: what a later version chooses where it reads what is
+    written anew is not kept. None where the engine does not tell."""
     text: str = ""
     ended: str = ""
     """Why it ended; empty while it goes on."""
@@ -45,13 +48,18 @@ class Draft:
         self.tokens = torch.cat([self.tokens, completion.tokens])
         self.logp = torch.cat([self.logp, completion.logp])
         self.version = torch.cat([self.version, torch.full_like(completion.tokens, version)])
+        if self.experts is None or completion.experts is None:
+            self.experts = completion.experts
+        else:  # nothing had come after the last token yet
+            self.experts = torch.cat([self.experts[:-1], completion.experts[len(self.experts) - 1 :]])
         self.text = completion.text
         self.ended = "" if completion.finish == "pause" else completion.finish
 
     def trajectory(self) -> Trajectory:
         info = {"finish": self.ended} if self.ended else {}
         laid = (self.prompt_id, self.prompt, self.tokens, self.logp, self.version)
-        return _trajectory(*laid, text=self.text, origin=self.origin, error=self.error, info=info)
+        made = _trajectory(*laid, text=self.text, origin=self.origin, error=self.error, info=info)
+        return made.replace(experts=self.experts)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def explain(learner: Learner, batch: Batch, step: int, tokens: int) -> Explanati
     """What the gradient of `batch` is made of, and the `tokens` actions that pull most. Changes nothing."""
     batch = learner.prepare(batch.to(learner.policy.device))
     bound = learner.method.bind(next(iter(learner.minibatches(batch, step))), learner.memory)
-    scores = learner.score(bound.batch, learner.policy)
+    scores = learner.score(bound.batch, learner.policy, learning=True)
     bound = bound.replace(**scores.told, **({} if learner.scores_old else {"logp_old": scores.logp}))
     return Explanation(_terms(learner, bound, scores.logp), _tokens(learner, bound, scores.logp, tokens))
 

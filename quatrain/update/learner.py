@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from quatrain.config import UpdateConfig
@@ -18,7 +19,8 @@ from quatrain.errors import StoppedRun
 from quatrain.objective import Method
 from quatrain.objective.bound import Bound, Weights
 from quatrain.objective.part import Memory
-from quatrain.policies import CausalLM, partition, plant
+from quatrain.policies import CausalLM, Forest, partition, plant
+from quatrain.policies.routing import NONE, Routing
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import Scores, Targets, score
 from quatrain.update.pairs import margins, ranking
@@ -37,6 +39,8 @@ class BatchScores:
     value: Float[Tensor, "B T"] | None
     log_z: Float[Tensor, "B"] | None
     certainty: Float[Tensor, "B T"] | None = None
+    experts: Int[Tensor, "B T L K"] | None = None
+    """Of all tokens, actions or not; -1 behind the last action."""
 
     @staticmethod
     def empty(action: Tensor, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
@@ -60,6 +64,15 @@ class BatchScores:
             whole, part = getattr(self, item.name), getattr(some, item.name)
             if whole is not None and part is not None:
                 whole[index] = part.to(whole)
+
+    def routed(self, index: Tensor, chosen: Int[Tensor, "N L K"], forest: Forest) -> BatchScores:
+        """With the experts of the nodes of `forest`, whose sequences are those at `index`."""
+        whole = self.experts
+        if whole is None:
+            whole = torch.full((*self.logp.shape, *chosen.shape[1:]), NONE, dtype=torch.int16, device=self.logp.device)
+        path = forest.path.to(chosen.device)
+        whole[index, : path.shape[1]] = chosen[path.clamp(min=0)].where((path >= 0)[..., None, None], NONE).to(whole)
+        return replace(self, experts=whole)
 
     @property
     def told(self) -> dict[str, Tensor]:
@@ -96,10 +109,16 @@ class Learner:
         self.reference, self.teacher, self.process = reference, teacher, process
         self.temperature, self.seed = temperature or 1.0, seed
         self.total_updates = steps * config.epochs * config.minibatches
-        named = list(policy.named_parameters())
-        decayed = [p for _, p in named if p.ndim > 1]
-        plain = [p for _, p in named if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        noise = [] if policy.noise is None else list(policy.noise.parameters())
+        own = [p for _, p in policy.named_parameters() if all(p is not other for other in noise)]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in own if p.ndim > 1], "weight_decay": config.weight_decay, "height": config.lr},
+            {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "height": config.lr},
+        ]
+        if method.perturbation is not None:
+            if not noise:
+                raise ValueError("the method's likelihood has noise and the policy none: make it with CausalLM(…, noise=…)")
+            groups.append({"params": noise, "weight_decay": 0.0, "height": method.perturbation.lr})
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
         )
@@ -136,6 +155,7 @@ class Learner:
     def prepare(self, batch: Batch) -> Batch:
         """Fill in what the method needs and only a forward pass can tell, each with one pass; other policies' stay if there."""
         needs = self.method.needs
+        batch.require({"experts"} if self.config.routing == "rollout" else (), "update.routing=rollout")
         changes: dict[str, Tensor | None] = {}
         for name, other in (("logp_ref", self.reference), ("logp_teacher", self.teacher)):
             if name in needs and getattr(batch, name) is None:
@@ -147,7 +167,8 @@ class Learner:
             changes["logp_process"] = self.score(batch, self.process.policy).logp
         nothing = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
         if self.scores_old:
-            scores = self.score(batch, self.policy, certainty="certainty" in needs)
+            scores = self.score(batch, self.policy, certainty="certainty" in needs, routed=True)
+            changes["experts"] = scores.experts if self.config.routing == "old" else batch.experts
             changes["logp_old"], changes["values"] = scores.logp, scores.value
             changes["certainty"] = scores.certainty
             changes["entropy_old"] = scores.entropy if "entropy_old" in needs else None
@@ -183,7 +204,7 @@ class Learner:
         finite = math.isfinite(norm.item())
         lr = self.lr()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.lr(group["height"])
         if finite and acts:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -224,9 +245,10 @@ class Learner:
                 told = now.told | ({"logp_old": now.logp} if old_is_now else {})
                 return _gather(targets, part.replace(**told).weights(now.logp, now.value), scores)
 
-            with torch.set_grad_enabled(learns):
-                hidden = self.policy.hidden_of(forest)
-            found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
+            with self._as_learned(forest, part.batch):
+                with torch.set_grad_enabled(learns):
+                    hidden = self.policy.hidden_of(forest)
+                found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
             scores = BatchScores.of(targets, found)
             scored.put(index, scores)
             if scores.value is not None and batch.values is not None and "value" in bound.targets:
@@ -248,12 +270,14 @@ class Learner:
         if len(margin):
             metrics |= {"preference/accuracy": ranking(margin).mean().item(), "preference/margin": margin.mean().item()}
         metrics["entropy"] = scored.entropy.sum().item() / max(count, 1)
+        if self.policy.noise is not None:
+            metrics["noise/sigma"] = self.policy.noise.log_sigma.detach().exp().mean().item()
         metrics |= {"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {}
         return metrics, whole.remembered(logp)
 
     def _weights(self, bound: Bound, old_is_now: bool) -> Weights:
         """Those of the whole minibatch, known before its passes."""
-        scores = self.score(bound.batch, self.policy)
+        scores = self.score(bound.batch, self.policy, learning=True)
         told = scores.told | ({"logp_old": scores.logp} if old_is_now else {})
         return bound.replace(**told).weights(scores.logp, scores.value)
 
@@ -264,14 +288,27 @@ class Learner:
         return margins(batch, self.score(batch, self.policy).logp)
 
     @torch.no_grad()
-    def score(self, batch: Batch, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
-        """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient."""
+    def score(
+        self, batch: Batch, policy: CausalLM, *, certainty: bool = False, learning: bool = False, routed: bool = False
+    ) -> BatchScores:
+        """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient.
+
+        Args:
+            learning: with what the policy has only in the forward passes of an update: noise, and the experts of the batch.
+            routed: with the experts that are repeated or will be, and telling them; the policy at the start of the update.
+        """
         assert batch.action is not None
         out = BatchScores.empty(batch.action, policy, certainty=certainty)
         for index in self._passes(batch):
-            forest, targets = self._plant(batch.rows(index))
-            scores = score(policy, policy.hidden_of(forest), targets, certainty=certainty, **self._fused())
+            part = batch.rows(index)
+            forest, targets = self._plant(part)
+            under = self._as_learned(forest, part) if learning else self._routed(forest, part) if routed else None
+            with under or contextlib.nullcontext() as routing:
+                hidden = policy.hidden_of(forest)
+            scores = score(policy, hidden, targets, certainty=certainty, **self._fused())
             out.put(index, BatchScores.of(targets, scores))
+            if isinstance(routing, Routing):
+                out = out.routed(index, routing.chosen, forest)
         return out
 
     def sensitivity(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -290,15 +327,15 @@ class Learner:
             out[index] = targets.spread(torch.cat(norms)).to(out)
         return out
 
-    def lr(self) -> float:
-        """The learning rate of the current update: a linear warm-up, then the schedule."""
+    def lr(self, height: float | None = None) -> float:
+        """The learning rate of the current update: a linear warm-up to `height`, that of the settings, then the schedule."""
         warmup = self.config.warmup_steps * self.config.epochs * self.config.minibatches
-        height = self.config.lr * self.slowed
+        top: float = (self.config.lr if height is None else height) * self.slowed
         if self.updates < warmup:
-            return height * (self.updates + 1) / warmup
+            return top * (self.updates + 1) / warmup
         done = min(1.0, (self.updates - warmup) / max(1, self.total_updates - warmup))
         factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.config.schedule]
-        return height * factor
+        return top * factor
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimizer's tensors by parameter, and the counters; the process reward model's beside them."""
@@ -347,15 +384,34 @@ class Learner:
         names = {id(p): name for name, p in self.policy.named_parameters()}
         return [(names[id(p)], p) for group in self.optimizer.param_groups for p in group["params"]]
 
+    @contextlib.contextmanager
+    def _as_learned(self, forest: Forest, batch: Batch) -> Iterator[None]:
+        """With what the policy has in the forward passes of an update: noise, and the experts of the batch."""
+        with self.policy.noisy(forest, (self.seed, 4, self.updates)), self._routed(forest, batch):
+            yield
+
+    @contextlib.contextmanager
+    def _routed(self, forest: Forest, batch: Batch) -> Iterator[Routing | None]:
+        """With the experts that the batch has, if those are repeated."""
+        if self.config.routing == "none":
+            yield None
+            return
+        with self.policy.routed(None if batch.experts is None else forest.at(batch.experts)) as routing:
+            yield routing
+
     def _fused(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "head_rows": self.config.head_rows}
 
     @property
     def scores_old(self) -> bool:
         """Whether `prepare` scores the policy at the start of the update; otherwise the update's own forward pass tells."""
-        several = self.config.epochs * self.config.minibatches > 1
+        several = self.config.epochs * self.config.minibatches > 1 or self.method.perturbation is not None
         first = self.method.needs_first | (self.method.needs if several else set())
-        return "logp_old" in first or bool(self.method.needs & {"values", "certainty", "entropy_old"})
+        return (
+            "logp_old" in first
+            or (several and self.config.routing == "old")
+            or bool(self.method.needs & {"values", "certainty", "entropy_old"})
+        )
 
     def _passes(self, batch: Batch, among: Tensor | None = None, *, whole_groups: bool = False) -> list[Tensor]:
         """Rows (`among` some, [B] bool) that are computed together within the token budget; none without an action."""

@@ -13,6 +13,7 @@ from quatrain.commands.exactness import BETA, WAYS, measure_row, unfollowed
 from quatrain.diagnostics.enumeration import (
     ONE_TOKEN,
     TINY,
+    Fold,
     World,
     distance,
     estimate,
@@ -33,11 +34,13 @@ from quatrain.objective import (
     PartitionLoss,
     PerSequence,
     Relative,
+    ReturnToGo,
     Sequence,
     StayClose,
     Term,
+    View,
 )
-from quatrain.types import Origin
+from quatrain.types import Batch, Origin
 from tools.generate import EXACTNESS
 
 ONE = TINY.of(0)
@@ -191,10 +194,28 @@ def test_a_kl_penalty_in_the_reward_has_the_posterior_as_its_fixed_point(world: 
     """Reached from where the policy stands; there all answers have the same reward with its penalty, β·log Z."""
     posterior = world.posterior(BETA)
     assert distance(world.probability, posterior) > 0.1
-    assert distance(fixed_point(penalized(), world, group=1, folded=BETA).probability, posterior) < 1e-6
-    there = at(world, posterior).fold(BETA)
+    assert distance(fixed_point(penalized(), world, group=1, folded=Fold(BETA)).probability, posterior) < 1e-6
+    there = at(world, posterior).fold(Fold(BETA))
     assert there.reward.std().item() < 1e-12
     assert rest(penalized(), there) < 1e-12
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_penalty_in_the_reward_is_what_all_tokens_cost(estimator: str):
+    """The reward that an answer's first token sees ahead of it."""
+    fields = SHORT.fields(SHORT)
+    batch = Batch(**{name: fields[name][0] for name in ("action", "logp_old", "logp_ref", "reward")})
+    assert batch.action is not None
+    ahead = ReturnToGo(BETA, estimator)(View(batch, batch.action, None))  # type: ignore[arg-type]
+    torch.testing.assert_close(SHORT.fold(Fold(BETA, estimator)).reward[0], ahead[:, 0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_a_cost_that_does_not_change_its_sign_drives_the_policy_to_one_answer(estimator: str):
+    """The rarer an answer has become, the more it costs: the policy that has left the reference is pushed on."""
+    best = SHORT.reward[0].argmax()
+    folded = Fold(BETA, estimator)  # type: ignore[arg-type]
+    assert fixed_point(penalized(), SHORT, group=1, folded=folded).probability[0, best].item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(("estimator", "tokens", "far"), [("k1", 2, True), ("k2", 1, False), ("k2", 2, True), ("k3", 1, True)])

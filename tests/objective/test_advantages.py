@@ -12,10 +12,12 @@ from quatrain.objective import (
     Accepted,
     BetaNormalized,
     ByEntropy,
+    ByReward,
     ByTurn,
     Decoupled,
     EntropySwitched,
     Filtered,
+    Flattened,
     FlowBalance,
     Gated,
     ImplicitProcess,
@@ -33,6 +35,7 @@ from quatrain.objective import (
     SoftlyGated,
     StayClose,
     TeacherGap,
+    Unsolved,
     Verified,
     Whitened,
 )
@@ -259,6 +262,10 @@ def test_return_to_go_subtracts_the_departures_ahead():
     """Departures 1, 2 and 4 of the actions; what was not acted departs by nothing."""
     answer = view([[1, 0, 1, 1]], reward=floats(3), logp_old=floats(-1, nan, -1, 0)[None], logp_ref=floats(-2, nan, -3, -4)[None])
     assert_equal(ReturnToGo(kl=0.5)(answer)[0, [0, 2, 3]], floats(3 - 3.5, 3 - 3, 3 - 2))
+    assert_equal(ReturnToGo(kl=0.5, estimator="k2")(answer)[0, [0, 2, 3]], floats(3 - 5.25, 3 - 5, 3 - 4))
+    k3 = [math.exp(-d) - 1 + d for d in (1, 2, 4)]
+    ahead = [3 - sum(k3[i:]) / 2 for i in range(3)]
+    assert_equal(ReturnToGo(kl=0.5, estimator="k3")(answer)[0, [0, 2, 3]], floats(*ahead))
 
 
 def test_whitened_counts_actions():
@@ -444,6 +451,7 @@ def test_length_adaptive_gae_has_a_lambda_for_each_answer():
         ("k2", lambda d: d**2 / 2, math.log(2)),
         ("k3", lambda d: torch.exp(-d) - 1 + d, 0.5),
         ("forward", lambda d: torch.exp(d) - 1 - d, 1.0),
+        ("weighted", lambda d: 1 - (1 + d) * torch.exp(-d), math.log(2) / 2),
         ("abs", lambda d: d.abs(), 1.0),
         ("variance", lambda d: (torch.exp(d) - 1) ** 2, 4.0),
     ],
@@ -469,3 +477,26 @@ def test_stay_close_is_exact_near_and_finite_far_in_float32():
     torch.testing.assert_close(push[0, :2], torch.tensor([1e-6, -1e-6]), rtol=2e-6, atol=0)
     assert -math.inf < push[0, 2] < -1e20
     assert StayClose("variance")(view([[1] * 3], -distance, logp_ref=torch.zeros(1, 3))).isfinite().all()
+    weighted = StayClose("weighted")(view([[1] * 3], distance, logp_ref=torch.zeros(1, 3)))
+    torch.testing.assert_close(weighted[0, :2], torch.tensor([-1e-6, 1e-6]), rtol=2e-6, atol=0)
+    assert 1e20 < weighted[0, 2] < math.inf
+
+
+def test_by_reward_is_nothing_at_no_reward_and_all_at_the_most():
+    rewarded = view([[1, 1]] * 3, floats(-1, -2).expand(3, 2), reward=floats(0, 1, 2), logp_ref=floats(-2, -2).expand(3, 2))
+    pull = StayClose("k2")
+    assert_equal(ByReward(pull, most=2.0)(rewarded), floats(0, 0.5, 1)[:, None] * pull(rewarded))
+    assert_equal(ByReward(One())(rewarded)[:, 0], floats(0, 1, 2))
+
+
+def test_flattened_takes_the_reference_to_a_power():
+    """Exponents 1/4, 5/8, 1 and, beyond the ends, 1/4 and 1 of a reference at −2: distances from −1."""
+    logp, logp_ref = floats(-1).expand(5, 1), floats(-2).expand(5, 1)
+    answers = view([[1]] * 5, logp, reward=floats(0, 0.5, 1, -3, 3), logp_ref=logp_ref)
+    assert_equal(Flattened(StayClose("k2"), least=0.25)(answers)[:, 0], floats(0.5, -0.25, -1, 0.5, -1) * 1.0)
+
+
+def test_unsolved_drops_the_prompts_that_the_greedy_answer_solves():
+    asked = view([[1]] * 5, reward=floats(0, 1, 0.5, 2, 3), reward_greedy=floats(0, 1, 0.9, nan, 1.5))
+    assert_equal(Unsolved(Relative(baseline="none"))(asked)[:, 0], floats(0, 0, 0.5, 2, 0))
+    assert_equal(Unsolved(One(), threshold=1.2)(asked)[:, 0], floats(1, 1, 1, 1, 0))

@@ -25,6 +25,7 @@ from quatrain.objective import (
     Budget,
     ByEntropy,
     ByOrigin,
+    ByReward,
     ByTurn,
     Cap,
     Clip,
@@ -39,6 +40,7 @@ from quatrain.objective import (
     EntropySwitched,
     Everywhere,
     Filtered,
+    Flattened,
     FlowBalance,
     Gated,
     GeometricClip,
@@ -55,6 +57,7 @@ from quatrain.objective import (
     PerGroup,
     PerSequence,
     PerToken,
+    Perturbed,
     PerTurn,
     PrefixMinimum,
     PreservingClip,
@@ -76,6 +79,7 @@ from quatrain.objective import (
     TotalVariation,
     Undiluted,
     Unit,
+    Unsolved,
     ValueLoss,
     Verified,
     Whitened,
@@ -250,6 +254,8 @@ def test_what_is_switched_off_may_be_anything():
         (True, "split", [replace(PLAIN, advantage=FlowBalance(of=Relative(scale="batch")))]),
         (False, "split", [replace(PLAIN, advantage=FlowBalance())]),
         (True, "objective", [replace(PLAIN, advantage=FlowBalance(of=Relative(baseline="none")))]),
+        (True, "objective", [replace(PLAIN, advantage=ByReward(Relative()))]),
+        (False, "objective", [replace(PLAIN, advantage=ByReward(One()))]),
         (False, "critic", [ValueLoss()]),
         (True, "same-for-all", [replace(PLAIN, advantage=One())]),
         (False, "same-for-all", [replace(PLAIN, advantage=One(), on=SHOWN)]),
@@ -367,6 +373,7 @@ LINES: dict[str, list[Any]] = {
     ],
     "advantage": [
         *_STATISTICS, Accepted(0.5), Rejected(0.5), Signed(0.5), BetaNormalized(), OverGreedy(), ReturnToGo(0.0), ReturnToGo(0.3),
+        ReturnToGo(0.3, "k3"), ByReward(One()), ByReward(Relative()), Unsolved(Relative()), Unsolved(Relative(scale="group")),
         ByTurn(), ByTurn(Relative("leave_one_out"), "all"), Decoupled(), Decoupled(Relative(), Relative("none")),
         LengthSwitched(0.5, threshold=0.5), LengthSwitched(0.5, threshold=0.5, of=Relative("leave_one_out")),
         Whitened(Relative()), EntropySwitched(), Filtered(), Gated(Relative()), SoftlyGated(Relative()),
@@ -374,10 +381,14 @@ LINES: dict[str, list[Any]] = {
         GAE(1.0, 1.0), GAE(1.0, 0.5), GAE(0.9, 1.0), LengthAdaptiveGAE(1.0), FlowBalance(2.0),
         FlowBalance(0.5, "sum", Relative("none")),
     ],
-    "likelihood": [Token(), Sequence()],
+    "likelihood": [Token(), Sequence(), Perturbed(), Perturbed(Sequence())],
     "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget(), PerTurn()],
 }  # fmt: skip
-PENALTIES = [StayClose(estimator, to) for estimator in ("k1", "k2", "k3", "forward", "abs", "variance") for to in ("ref", "old")]
+PENALTIES = [
+    StayClose(estimator, to)
+    for estimator in ("k1", "k2", "k3", "forward", "weighted", "abs", "variance")
+    for to in ("ref", "old")
+] + [ByReward(), Flattened()]
 
 
 def compose(seed: int) -> tuple[Any, ...]:
@@ -467,6 +478,7 @@ UNTOLD = {
     "Decoupled",
     "EntropySwitched",
     "Filtered",
+    "Flattened",
     "Gated",
     "Hinge",
     "ImplicitProcess",
@@ -478,6 +490,7 @@ UNTOLD = {
 } | {
     "Statistics",
     "TeacherGap",
+    "Unsolved",
 }
 """Parts of which no rule knows anything, as nothing is claimed of them."""
 

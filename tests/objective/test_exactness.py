@@ -1,6 +1,8 @@
 """Estimators against the exact gradient: a softmax policy so small that every answer it can give is enumerated."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from quatrain.diagnostics.enumeration import World, estimate, estimates
 from quatrain.methods import METHODS
-from quatrain.objective import GAE, Constant, Current, Method, Old, PerSequence, Relative, Sequence, StayClose, Term
+from quatrain.objective import GAE, Constant, Current, Method, Old, PerSequence, Relative, ReturnToGo, Sequence, StayClose, Term
 from quatrain.types import Batch
 
 VOCABULARY, LONGEST = 3, 3
@@ -103,17 +105,37 @@ def test_gae_needs_either_the_return_or_an_exact_critic(lam: float, exact_critic
         ("k1", lambda p, q: (p * 0).sum()),
         ("k2", lambda p, q: (p * (p / q).log()).sum()),
         ("k3", lambda p, q: (q * (q / p).log()).sum()),
+        ("weighted", lambda p, q: (q * (q / p).log() ** 2).sum() / 2),
     ],
 )
 def test_what_each_kl_estimate_descends(estimator: str, divergence):
-    """In one state, expected over its actions: k2 the KL from θ, k3 the KL from the reference, k1 nothing at all."""
+    """As a loss: k2 the KL from θ, k3 the KL from the reference, k1 nothing at all; a mean that is a KL need not descend it."""
+    descends(StayClose(estimator), divergence)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "divergence"),
+    [
+        ("k1", lambda p, q: (p * (p / q).log()).sum()),
+        ("k2", lambda p, q: (p * (p / q).log() ** 2).sum() / 2 - (p * (p / q).log()).sum()),
+        ("k3", lambda p, q: (p * (p / q).log()).sum() - (q * (q / p).log()).sum()),
+    ],
+)
+def test_what_each_kl_estimate_in_the_reward_descends(estimator: str, divergence):
+    """k1 the KL from θ; k2 and k3 differences of divergences, which have no slope to first order around the reference."""
+    descends(ReturnToGo(1.0, estimator), divergence)
+
+
+def descends(advantage: Any, divergence: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """In one state, expected over its actions, `advantage` descends `divergence` of the policy and the reference."""
     logits, reference = (draw(seed).logits[0, 0] for seed in (3, 4))
     logits.requires_grad_()
     logp = logits.log_softmax(0)
     (exact,) = torch.autograd.grad(divergence(logp.exp(), reference.softmax(0)), logits, retain_graph=True)
 
-    pull = Method(Term(denominator=Current(), advantage=StayClose(estimator), reduce=Constant()))
-    batch = Batch(logp_ref=reference.log_softmax(0)[:, None])
-    weights = VOCABULARY * pull.weights(batch, logp.detach()[:, None])[:, 0]  # of one action, not of the mean over all
+    pull = Method(Term(denominator=Current(), advantage=advantage, reduce=Constant()))
+    now = logp.detach()[:, None]
+    batch = Batch(logp_ref=reference.log_softmax(0)[:, None], logp_old=now, reward=torch.zeros(VOCABULARY))
+    weights = VOCABULARY * pull.weights(batch, now)[:, 0]  # of one action, not of the mean over all
     (descent,) = torch.autograd.grad((logp.detach().exp() * weights * logp).sum(), logits)
     torch.testing.assert_close(descent, -exact, rtol=1e-10, atol=1e-10)

@@ -38,6 +38,37 @@ def grpo(answers: Answers, eps: float = 0.2, beta: float = 0.04) -> Tensor:
     return -mean((clipped(ratio(a), z_score(a, answers), eps, eps) - beta * _k3(a)).mean() for a in answers)
 
 
+def guirlvg(answers: Answers, eps: float = 0.2, beta: float = 1e-4, most: float = 1.0) -> Tensor:
+    """Jᵢ = min[r Â, clip(r) Â] − αᵢ β KL(oᵢ‖oᵢʳᵉᶠ), αᵢ = rᵢ/m: arXiv:2508.04389; means and KL as in GRPO."""
+    answers = sampled(answers)
+    return -mean((clipped(ratio(a), z_score(a, answers), eps, eps) - a.reward / most * beta * _k3(a)).mean() for a in answers)
+
+
+def rapo(answers: Answers, eps: float = 0.2, alpha: float = 0.01, beta: float = 0.001, least: float = 0.5) -> Tensor:
+    """1/G Σᵢ {gᵢ − α (ρ log ρ − ρ + 1) + β H}, ρ = π_ref^φ(R)/π_θ by token and without Z: arXiv:2510.03865; φ is a line."""
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        exponent = least + (1 - least) * answer.reward.clamp(0, 1)
+        log_rho = exponent * answer.logp_ref - answer.logp
+        forward = torch.exp(log_rho) * (log_rho - 1) + 1
+        return clipped(ratio(answer), z_score(answer, answers), eps, eps) - alpha * forward + beta * answer.entropy
+
+    return -mean(objective(a).mean() for a in answers)
+
+
+def selective(answers: Answers, eps: float = 0.2, beta: float = 0.04, threshold: float = 1.0) -> Tensor:
+    """GRPO on the prompts whose greedy answer has not the reward 1: arXiv:2510.02230; others are in 1/G alone. KL as in GRPO."""
+    answers = sampled(answers)
+
+    def objective(answer: Answer) -> Tensor:
+        solved = answer.reward_greedy >= threshold
+        learned = clipped(ratio(answer), z_score(answer, answers), eps, eps) - beta * _k3(answer)
+        return (learned * 0 if solved else learned).mean()
+
+    return -mean(objective(a) for a in answers)
+
+
 def intuitor(answers: Answers, eps: float = 0.2, beta: float = 0.005) -> Tensor:
     """GRPO on uᵢ = 1/|oᵢ| Σₜ KL(U‖π_old), Âᵢ = (uᵢ − mean(u)) / std(u): arXiv:2505.19590, section 3.2."""
     return grpo([replace(a, reward=a.certainty.mean()) for a in sampled(answers)], eps, beta)
@@ -129,6 +160,22 @@ def grpo_lambda_length(
         return replace(answer, reward=1 - penalty * (share >= least and lam > 0))
 
     return grpo([switched(a, own, share) for own, share in zip(found, shares, strict=True) for a in own], eps, beta=0.0)
+
+
+def alp(answers: Answers, low: float = 0.5, high: float = 3.0) -> Tensor:
+    """min[ρ Â, clip(ρ, 1−low, 1+high) Â], ρ = π_θ,δ/π_infer by token: arXiv:2603.19470; π_θ,δ is the noisy network."""
+    answers = sampled(answers)
+    return -mean_of_tokens(clipped(_to_engine(a).exp(), z_score(a, answers), low, high) for a in answers)
+
+
+def alp_sequence(answers: Answers, low: float = 0.5, high: float = 3.0) -> Tensor:
+    """The same with the ratio of whole answers, 1/G Σᵢ."""
+    answers = sampled(answers)
+    return -mean(clipped(_to_engine(a).sum().exp(), z_score(a, answers), low, high) for a in answers)
+
+
+def _to_engine(answer: Answer) -> Tensor:
+    return answer.logp - answer.logp_rollout
 
 
 def bnpo(answers: Answers, low: float = 0.2, high: float = 0.28) -> Tensor:

@@ -25,8 +25,10 @@ SETTINGS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "kl_cov": ({"kl.mask.share": 0.1}, {"share": 0.1}),
     "kl_cov:code": ({"kl.mask.share": 0.1}, {"share": 0.1}),
     "vapo": ({"advantage.alpha": 0.5}, {"alpha": 0.5}),
+    **dict.fromkeys(("alp", "alp:sequence"), ({"likelihood.sigma": 1e-12}, {})),
 }
-"""Where a row's own numbers would leave a part of it unused, others, as settings and as the published loss calls them."""
+"""Where a row's own numbers would leave a part of it unused, or blur what is compared, others, as settings and as the published
+loss calls them."""
 
 
 def policy(
@@ -35,7 +37,7 @@ def policy(
     """A policy whose heads and adapters are not those of an empty start."""
     made = CausalLM(family(name, dtype), TOKENIZER, lora=lora, critic=critic, **more)
     generator = torch.Generator().manual_seed(9)
-    for head in made.heads.values():
+    for head in filter(None, (made.critic, made.partition)):
         head.to(dtype)
         *_, (_, last), (_, bias) = head.named_parameters()
         nn.init.normal_(last, std=0.2, generator=generator)
@@ -51,9 +53,11 @@ def method(name: str) -> Method:
     return METHODS[name].with_settings(SETTINGS.get(name, ({}, {}))[0])
 
 
-def heads(name: str) -> dict[str, bool]:
+def heads(name: str) -> dict[str, Any]:
     """What a policy that the row is to train must have."""
-    return {"critic": "values" in METHODS[name].needs, "partition": "log_z" in METHODS[name].needs}
+    noise = method(name).perturbation
+    has = {"critic": "values" in METHODS[name].needs, "partition": "log_z" in METHODS[name].needs}
+    return has | {"noise": None if noise is None else noise.sigma}
 
 
 def learner(of: CausalLM, name: str | Method, *, steps: int = 10, reference: Reference | None = None, **config: Any) -> Learner:
