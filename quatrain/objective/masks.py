@@ -150,7 +150,8 @@ class SoftGate:
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         temperature = torch.where(advantage > 0, ratio.new_tensor(self.positive), ratio.new_tensor(self.negative))
         slope = temperature * (ratio - 1)
-        return (4 * torch.sigmoid(slope) * torch.sigmoid(-slope)).to(ratio)
+        odds = (-slope.abs()).exp()  # not by torch.sigmoid, which rounds otherwise at the end of a tensor
+        return (4 * odds / (1 + odds) ** 2).to(ratio)
 
 
 @dataclass(frozen=True)

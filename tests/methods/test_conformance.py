@@ -467,7 +467,7 @@ def test_micro_batches_change_nothing(name: str, shape: Shape, parts: int):
 
 def test_what_must_be_seen_together_must_be():
     """A row that says so of its groups, or of the minibatch, has other weights when it is cut into single sequences."""
-    case = draw(Shape(seed=2, groups=(4, 4), rated=(3, 3), mismatched=3, longest=12))
+    case = draw(Shape(seed=0, groups=(4, 4), rated=(3, 3), mismatched=3, longest=12))
     reaching = {
         name: METHODS[name].bind(case.batch) for name in METHODS if METHODS[name].bind(case.batch).reach in ("group", "batch")
     }

@@ -515,11 +515,12 @@ def reinforce_pp_baseline(answers: Answers, eps: float = 0.2, lam: float = 0.01,
 
 
 def _whitened(advantages: list[Tensor], scale: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """(A − mean A)/scale(A) over all tokens; 0 where all are equal."""
+    """(A − mean A)/scale(A) over all tokens; 0 where all are equal. The least is subtracted first, or a mean of 0 is rounded."""
     whole = torch.cat(advantages)
     if (whole == whole[0]).all():
         return [torch.zeros_like(a) for a in advantages]
-    return [(a - whole.mean()) / scale(whole) for a in advantages]
+    least = whole.min()
+    return [(a - least - (whole - least).mean()) / scale(whole) for a in advantages]
 
 
 def prime(answers: Answers, eps: float = 0.2, beta: float = 0.05) -> Tensor:

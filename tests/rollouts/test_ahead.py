@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from quatrain.policies import CausalLM
+from quatrain.policies.routing import NONE
 from quatrain.rollouts import Ahead, Completion, Request, Rollout, Sampling, TorchEngine
 from quatrain.types import Group, Prompt
 from tests.policies.families import TOKENIZER, family
@@ -15,7 +16,10 @@ from tests.policies.families import TOKENIZER, family
 
 @dataclass
 class Steady:
-    """An engine whose answers all have so many tokens, each the number of its place."""
+    """An engine whose answers all have so many tokens, each the number of its place.
+
+    The expert of what it reads is the number of tokens that were written before, in each of its parts another one.
+    """
 
     length: int
 
@@ -26,7 +30,9 @@ class Steady:
         size = min(self.length - request.written, request.most or self.length)
         places = torch.arange(request.written, request.written + size)
         done = request.written + size == self.length
-        return Completion(places, -places.float(), "x" * (request.written + size), "stop" if done else "pause")
+        experts = torch.full((len(request.tokens) + size, 1, 1), request.written, dtype=torch.int16)
+        experts[-1] = NONE
+        return Completion(places, -places.float(), "x" * (request.written + size), "stop" if done else "pause", experts)
 
 
 def prompt(number: int) -> Prompt:
@@ -71,6 +77,8 @@ def test_parts_are_by_all_versions_in_between():
     (answer, _) = found[4][0].trajectories
     assert answer.tokens[answer.action].tolist() == [0, 1, 2, 3, 4, 5]
     assert answer.logp_rollout[answer.action].tolist() == [0, -1, -2, -3, -4, -5]
+    assert answer.experts is not None
+    assert answer.experts.flatten().tolist() == [0, 0, 0, 2, 2, 4, 4, NONE]
     assert (answer.text, answer.info["finish"]) == ("xxxxxx", "stop")
 
 
@@ -91,16 +99,19 @@ def test_what_was_under_way_goes_on_after_a_break(partial: bool):
         ours, theirs = (one(next_one, version=version) for one in (resumed, through))
         assert versions(ours) == versions(theirs)
         for left, right in zip(ours[0].trajectories, theirs[0].trajectories, strict=True):
-            assert torch.equal(left.tokens, right.tokens) and torch.equal(left.logp_rollout, right.logp_rollout)
+            for name in ("tokens", "logp_rollout", "experts"):
+                assert torch.equal(getattr(left, name), getattr(right, name))
             assert (left.text, left.info, left.prompt_id) == (right.text, right.info, right.prompt_id)
 
 
 def test_an_answer_in_parts_is_the_one_in_a_piece():
-    """By one policy, a paused answer goes on to the same tokens."""
-    engine = TorchEngine(CausalLM(family("llama"), TOKENIZER))
+    """By one policy, a paused answer goes on to the same tokens, and has the same experts."""
+    engine = TorchEngine(CausalLM(family("qwen3_moe", torch.float64), TOKENIZER), tells_experts=True)
     whole, parts = (calls(ahead(2, partial=p, engine=engine), [0] * 4) for p in (False, True))
     for left, right in zip(whole, parts, strict=True):
         for one, other in zip(left[0].trajectories, right[0].trajectories, strict=True):
             assert torch.equal(one.tokens, other.tokens)
+            assert one.experts is not None and other.experts is not None
+            assert torch.equal(one.experts.sort(-1).values, other.experts.sort(-1).values)
             assert one.text == other.text and one.info == other.info
             torch.testing.assert_close(one.logp_rollout, other.logp_rollout)

@@ -25,6 +25,7 @@ SETTINGS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "kl_cov": ({"kl.mask.share": 0.1}, {"share": 0.1}),
     "kl_cov:code": ({"kl.mask.share": 0.1}, {"share": 0.1}),
     "vapo": ({"advantage.alpha": 0.5}, {"alpha": 0.5}),
+    "hispo": ({"mask.low": 0.5, "mask.high": 1.5}, {"of_answer": 0.5}),
     **dict.fromkeys(("alp", "alp:sequence"), ({"likelihood.sigma": 1e-12}, {})),
 }
 """Where a row's own numbers would leave a part of it unused, or blur what is compared, others, as settings and as the published

@@ -1,7 +1,10 @@
 """Experts that are chosen again: those of the policy at the start of an update, or those of the engine."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from quatrain.assembly import load_policy
 from quatrain.config import ConfigError, load
@@ -9,6 +12,7 @@ from quatrain.methods import METHODS
 from quatrain.policies import CausalLM, plant
 from quatrain.policies.routing import NONE
 from quatrain.rollouts import Sampling, TorchEngine
+from quatrain.rollouts.precision import Served
 from quatrain.rollouts.rollout import Rollout
 from quatrain.types import Batch, Prompt, collate
 from tests.policies.families import TOKENIZER, family, sequences
@@ -110,13 +114,20 @@ def test_one_update_repeats_nothing(name: str):
     assert_same_bits(weights(ours), weights(other))
 
 
-def acted(policy: CausalLM, **settings: bool) -> Batch:
+def acted(policy: CausalLM, **settings: Any) -> Batch:
     encode = {"encode": lambda text: TOKENIZER(text)["input_ids"], "encode_answer": lambda text: TOKENIZER(text)["input_ids"]}
     engine = TorchEngine(policy, max_sequences=3, tokens_per_pass=5, **settings)
     rollout = Rollout(engine, Sampling(9, temperature=0.7), group_size=3, context=64, **encode)
     prompts = [Prompt(i, text, text) for i, text in enumerate(("1 + 1 =", "1 + 2", "9"))]
     groups = rollout(prompts, version=0)
     return collate([type(g)(g.prompt, tuple(t.replace(reward=float(i)) for i, t in enumerate(g.trajectories))) for g in groups])
+
+
+def chosen(policy: CausalLM, tokens: Tensor) -> Tensor:
+    """The experts of each token in each layer in their order, of all but the last token."""
+    with policy.routed() as routing, torch.no_grad():
+        policy.hidden_of(plant([tokens]))
+    return routing.chosen[:-1].sort(-1).values.to(torch.int16)
 
 
 @MIXED
@@ -128,10 +139,22 @@ def test_the_engine_tells_what_it_chose(name: str):
     assert acted(policy).experts is None
     for tokens, action, experts in zip(told.tokens, told.action, told.experts, strict=True):
         size = int(action.nonzero().max()) + 1
-        with policy.routed() as routing, torch.no_grad():
-            policy.hidden_of(plant([tokens[:size]]))
-        assert torch.equal(experts[: size - 1].sort(-1).values, routing.chosen[:-1].sort(-1).values.to(torch.int16))
+        assert torch.equal(experts[: size - 1].sort(-1).values, chosen(policy, tokens[:size]))
         assert (experts[size - 1 :] == NONE).all()
+
+
+def test_an_engine_of_another_precision_tells_its_own_choice():
+    policy = mixture("qwen3_moe")
+    served = Served(policy, "int8")
+    served.follow()
+    told = acted(policy, tells_experts=True, weights="int8")
+    others = 0
+    for tokens, action, experts in zip(told.tokens, told.action, told.experts, strict=True):
+        size = int(action.nonzero().max()) + 1
+        own = experts[: size - 1].sort(-1).values
+        assert torch.equal(own, chosen(served.policy, tokens[:size]))
+        others += int((own != chosen(policy, tokens[:size])).sum())
+    assert others > 0
 
 
 @MIXED
