@@ -140,6 +140,7 @@ class Learner:
         batch = batch.to(self.policy.device)
         collected: list[dict[str, float]] = []
         acts = batch.action is not None and bool(batch.action.any())
+        batch.require({"experts"} if acts and self.config.routing == "rollout" else (), "update.routing=rollout")
         batch = self.prepare(batch) if acts else batch
         beside = {} if self.process is None else self.process.learn(batch, step)
         if acts:
@@ -155,7 +156,6 @@ class Learner:
     def prepare(self, batch: Batch) -> Batch:
         """Fill in what the method needs and only a forward pass can tell, each with one pass; other policies' stay if there."""
         needs = self.method.needs
-        batch.require({"experts"} if self.config.routing == "rollout" else (), "update.routing=rollout")
         changes: dict[str, Tensor | None] = {}
         for name, other in (("logp_ref", self.reference), ("logp_teacher", self.teacher)):
             if name in needs and getattr(batch, name) is None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quatrain.assembly import load_policy
+from quatrain.assembly import load_policy, make_engine
 from quatrain.config import ConfigError, load
 from quatrain.methods import METHODS
 from quatrain.policies import CausalLM, plant
@@ -187,6 +187,23 @@ def test_nothing_else_is_off_where_only_the_choice_was():
 def test_a_batch_without_experts_is_refused():
     with pytest.raises(ValueError, match=r"update\.routing=rollout needs experts"):
         learner(mixture("qwen3_moe"), "rloo", routing="rollout").learn(batch(), 1)
+
+
+def test_pairs_that_no_engine_wrote_are_ranked_all_the_same():
+    policy = mixture("qwen3_moe")
+    plain, repeating = (learner(policy, "rloo", routing=routing, epochs=2).margins(batch()) for routing in ("none", "rollout"))
+    assert len(plain) > 0
+    assert torch.equal(plain, repeating)
+
+
+def test_experts_are_told_where_an_update_asks_for_them():
+    """And not in measuring, which no update follows."""
+    own = {"method": {"name": "grpo"}, "task": {"name": "reasoning_gym:chain_sum"}, "model": {"name": "tiny"}}
+    policy = mixture("qwen3_moe")
+    for routing in ("none", "old", "rollout"):
+        config = load(own | {"update": {"routing": routing}})
+        told = [make_engine(config, policy, trains=trains).tells_experts for trains in (False, True)]
+        assert told == [False, routing == "rollout"]
 
 
 def test_a_dense_model_has_no_experts():
