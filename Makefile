@@ -13,7 +13,7 @@ demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to repo
 	@$(BIN)/quatrain train smollm2-chain-sum --seed $(SEED)
 
 test: $(VENV)/.dev  ## all tests that need no browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests
 
 check: format-check lint types generated-check test  ## everything that must hold before a change lands
 

@@ -307,7 +307,8 @@ class Run:
         since, began = self._watched_since, self.watch.began
         healthy = [s for s in self.checkpoints.steps() if began is None or s < since + began]
         state = {"source": self.source.state_dict(), "under_way": under_way}
-        self.checkpoints.save(step, self.learner, state, tensors, spare=max(healthy, default=None))
+        spare = max(healthy, default=None) if self.config.on_collapse == "rollback" else None
+        self.checkpoints.save(step, self.learner, state, tensors, spare=spare)
 
     def finish(self) -> None:
         """Write the model and the report."""

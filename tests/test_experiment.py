@@ -364,7 +364,7 @@ def test_an_arm_may_go_on_from_another_runs_model(claims: Path, tmp_path: Path):
             "did you mean other or one?",
         ),
         ({"arms": {"one": {"method": "rloo"}, "other": {"method": "rlo"}}}, "arm other: ", "rloo"),
-        ({"arms": {"one": {"steps": 2}, "other": {"stepz": 2}}}, "arm other: ", "did you mean steps?"),
+        ({"arms": {"one": {"steps": 2}, "other": {"stepz": 2}}}, "arm other: ", "did you mean steps"),
     ],
 )
 def test_a_wrong_claim_is_told_in_one_line(claims: Path, tmp_path: Path, changes: dict[str, Any], fault: str, way_out: str):

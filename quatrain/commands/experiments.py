@@ -64,7 +64,8 @@ def reproduce(given: Namespace) -> bool:
     console.print(f"{claim.claim} ({claim.paper})", markup=False)
     for verdict in verdicts:
         console.print(f"  {verdict.judgement}: {verdict}", markup=False)
-    console.print(f"verdict    {together(verdicts)}{' (quick)' if given.quick else f', kept in {place.results}'}", markup=False)
+    kept = " (quick)" if given.quick else f", kept in {place.results}"
+    console.print(f"verdict    {together(verdicts)}{kept}", markup=False, soft_wrap=True)
     console.print(f"report     {experiment.folder / 'report.html'}", markup=False, soft_wrap=True)
     return bool(comparison.failed)
 
