@@ -29,7 +29,7 @@ LAB: Settings = {
     "model": "tunnel",
     "task": {"name": "written:chain", "options": {"steps": 3}},
     "steps": 100,
-    "prompts_per_step": 8,
+    "prompts_per_step": 16,
     "max_answer_tokens": 48,
     "engine": {"max_sequences": 256},
     "update": {"lr": 1e-4, "minibatches": 2, "tokens_per_pass": 2048},
@@ -108,7 +108,7 @@ def cells(dials: Sequence[str], config: RunConfig) -> dict[str, Settings]:
             if value == DIALS[name].plain:
                 continue
             try:
-                found[f"{name}={value}"] = DIALS[name].settings(value, config)
+                found[f"{name}={Path(value).name}"] = DIALS[name].settings(value, config)
             except ValueError as error:
                 raise ConfigError(f"--dials {name}={value}: {error}") from None
     return found
