@@ -234,6 +234,6 @@ class Lab:
     def squares(self) -> Iterator[tuple[tuple[str, str], Square]]:
         """What each method came to under each stress, of the runs that are over."""
         for (method, cell), some in self.trials.items():
-            runs = tuple(Found.of(trial, method, cell) for trial in some if trial.is_finished or trial.stopped)
+            runs = tuple(Found.of(trial, method, cell) for trial in some if trial.is_over)
             if runs:
                 yield (method, cell), Square(runs)

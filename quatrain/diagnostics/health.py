@@ -84,8 +84,8 @@ class Sign:
     metric: str
     limit: float
     """The bound."""
-    against: Literal["nothing", "first", "best", "median"]
-    """What the bound is a multiple of: of 1, of the first mean over ten steps, the best so far, or the median so far."""
+    against: Literal["nothing", "first", "before", "best", "median"]
+    """What the bound is a multiple of: of 1, or of a mean over ten steps: the first, that of the ten before, the best or the median."""
     above: bool
     """Whether it is wrong to be above the bound, or below it."""
     says: str
@@ -94,6 +94,20 @@ class Sign:
     """What to try."""
     unsolved: bool = False
     """Whether it counts only while the reward is below 0.9."""
+
+    def unit(self, means: Sequence[float]) -> float:
+        """What the bound is a multiple of, after these means over ten steps."""
+        match self.against:
+            case "nothing":
+                return 1.0
+            case "first":
+                return means[0]
+            case "before":
+                return means[max(0, len(means) - 1 - WINDOW)]
+            case "best":
+                return max(means)
+            case "median":
+                return float(np.median(means))
 
 
 SIGNS = (
@@ -206,8 +220,7 @@ class Watch:
         means = self._courses[sign.metric].means
         if len(means) < 2:
             return None
-        against = {"nothing": 1.0, "first": means[0], "best": max(means), "median": float(np.median(means))}[sign.against]
-        value, bound = means[-1], sign.limit * against
+        value, bound = means[-1], sign.limit * sign.unit(means)
         reward = self._courses["reward/mean"].means
         solved = sign.unsolved and bool(reward) and reward[-1] >= SOLVED
         wrong = value > bound if sign.above else value < bound

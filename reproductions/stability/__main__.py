@@ -13,6 +13,7 @@ from quatrain import tunnel
 from quatrain.config import TunnelConfig
 from quatrain.diagnostics.records import describe_environment, plain
 from quatrain.stress import LAB, Lab
+from reproductions.stability import warning
 from reproductions.stability.results import DIALS, EARLY, MAP, METHODS, SEEDS
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     for (method, cell), why in lost.items():
         console.print(f"{method} {cell} lacks a result: {why}", markup=False, soft_wrap=True)
     cells = [{"method": method, "cell": cell, **square.to_json()} for (method, cell), square in lab.squares()]
+    warning.write([warning.Course.of(trial, *key) for key, some in lab.trials.items() for trial in some if trial.is_over])
     MAP.write_text(json.dumps(plain({"cells": cells} | describe_environment()), indent=1) + "\n")
 
 
