@@ -85,7 +85,7 @@ class Sign:
     limit: float
     """The bound."""
     against: Literal["nothing", "first", "before", "best", "median"]
-    """What the bound is a multiple of: of 1, or of a mean over ten steps, the first, that ten steps ago, the best or the median."""
+    """What the bound is a multiple of: 1, or a mean over ten steps: the first, that of ten steps ago, the best or the median."""
     above: bool
     """Whether it is wrong to be above the bound, or below it."""
     says: str
