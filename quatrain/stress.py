@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -224,9 +225,9 @@ class Lab:
     def carry_out(self, workers: int | None, title: str) -> dict[tuple[str, str], str]:
         """Do all that is not done yet, seed by seed; by method and cell why a run has no result, where one has none."""
         inside = {id(trial): key for key, some in self.trials.items() for trial in some}
-        rounds = zip(*self.trials.values(), strict=True)
+        rounds = zip_longest(*self.trials.values())
         lost = {}
-        for trial, failure in carry_out([trial for some in rounds for trial in some], workers, title):
+        for trial, failure in carry_out([trial for some in rounds for trial in some if trial], workers, title):
             if failure and not trial.stopped:
                 lost[inside[id(trial)]] = failure
         return lost

@@ -545,6 +545,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tunnel-speed": tunnel_speed,
     "accuracy-map": stability.accuracy_map,
     "collapse-map": stability.collapse_map,
+    "published": stability.published,
     "signs": stability.signs,
     "signs-tried": stability.tried,
     "meanings": verdicts,
