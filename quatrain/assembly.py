@@ -318,10 +318,14 @@ def make_sampling(config: RunConfig, template: Template) -> Sampling:
 
 
 def evaluation_sampling(config: RunConfig, training: Sampling) -> Sampling:
-    """Greedy for one answer per problem; for several, as in training unless a temperature is set."""
-    asked = config.evaluate.temperature
-    temperature = asked if asked is not None else 0.0 if config.evaluate.samples == 1 else training.temperature
-    return replace(training, temperature=temperature)
+    """Greedy for one answer per problem; for several, as in training unless something else is set."""
+    asked = config.evaluate
+    temperature = 0.0 if asked.samples == 1 else training.temperature
+    return replace(
+        training,
+        temperature=temperature if asked.temperature is None else asked.temperature,
+        top_p=training.top_p if asked.top_p is None else asked.top_p,
+    )
 
 
 def encode(policy: CausalLM, template: Template, text: str) -> list[int]:

@@ -138,9 +138,9 @@ class SamplingConfig(Section):
 class EngineConfig(Section):
     """How the embedded engine acts, and how much it does at once."""
 
-    weights: Literal["same", "bfloat16", "int8"] = "same"
+    weights: Literal["same", "bfloat16", "int8", "int4"] = "same"
     """In what precision it has the policy's weights where it acts in training: as they are, in bfloat16 and computing in it, or
-    with the weights of linear layers rounded to eight bits for each output."""
+    with the weights of linear layers rounded to eight or four bits for each output."""
     max_sequences: PositiveInt = 64
     """Answers that are written at once; further ones wait for a free place."""
     tokens_per_pass: PositiveInt = 2048
@@ -247,6 +247,8 @@ class EvaluateConfig(Section):
     """Answers per problem; with 1, decoding is greedy unless ``temperature`` is set."""
     temperature: Annotated[float, Field(ge=0)] | None = None
     """None is greedy for one answer per problem, and that of training for several."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """None is that of training."""
     k: list[PositiveInt] = [1]
     """The k of pass@k, maj@k and distinct@k."""
 
@@ -276,7 +278,7 @@ class RunConfig(Section):
     out: str | None = None
     """The run folder; None makes one under ``runs/``."""
     threads: PositiveInt | None = None
-    """CPU threads; None leaves PyTorch's choice."""
+    """CPU threads, and processes that compute rewards; None is PyTorch's choice, and a process a core."""
     rewards: list[RewardConfig] = [RewardConfig(name="correct")]
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()

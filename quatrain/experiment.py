@@ -145,6 +145,11 @@ class Trial:
         return folder.model.is_dir() and folder.report.is_file()
 
     @property
+    def is_over(self) -> bool:
+        """Whether it finished, or ended itself."""
+        return self.is_finished or bool(self.stopped)
+
+    @property
     def steps(self) -> int:
         """How many steps are recorded."""
         path = RunFolder(self.path).metrics.path
@@ -240,7 +245,7 @@ class Experiment:
 
 def carry_out(trials: Sequence[Trial], workers: int | None, title: str) -> Iterator[tuple[Trial, str]]:
     """Each of `trials` as it ends, those that are over first, with why it has no result, or ``""``."""
-    over = [trial for trial in trials if trial.is_finished or trial.stopped]
+    over = [trial for trial in trials if trial.is_over]
     yield from ((trial, trial.stopped) for trial in over)
     left = [trial for trial in trials if trial not in over]
     if left:

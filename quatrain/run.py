@@ -190,7 +190,7 @@ class Run:
             trackers = open_trackers(config.trackers, folder.path, config.model_dump(mode="json"))
             stack.enter_context(trackers)
             origins = planned.method.judged | {Origin.POLICY, Origin.VOTER}
-            judge = Judge(planned.rewards, config.max_answer_tokens, origins=origins, truth=planned.truth)
+            judge = Judge(planned.rewards, config.max_answer_tokens, workers=config.threads, origins=origins, truth=planned.truth)
             stack.enter_context(judge)  # its processes start while the model loads
             for note in planned.notes:
                 progress.note(note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from quatrain.diagnostics.records import RunFolder
 from quatrain.diagnostics.statistics import interquartile_mean
 from quatrain.experiment import Arm, Trial, carry_out
 from quatrain.methods import METHODS
+from quatrain.prompts import find_family
 
 Settings = dict[str, Any]
 PLAIN = "plain"
@@ -27,12 +29,12 @@ PLAIN = "plain"
 LAB: Settings = {
     "model": "tunnel",
     "task": {"name": "written:chain", "options": {"steps": 3}},
-    "steps": 200,
-    "prompts_per_step": 8,
+    "steps": 100,
+    "prompts_per_step": 16,
     "max_answer_tokens": 48,
     "engine": {"max_sequences": 256},
-    "update": {"lr": 1e-4, "tokens_per_pass": 2048},
-    "evaluate": {"problems": 100, "samples": 8, "temperature": 1.0, "k": [1, 8], "every": 0},
+    "update": {"lr": 1e-4, "minibatches": 2, "tokens_per_pass": 2048},
+    "evaluate": {"problems": 100, "samples": 8, "temperature": 1.0, "top_p": 1.0, "k": [1, 8], "every": 0},
     "checkpoint": {"every": 0},
 }
 """What a run of the lab is, where nothing else is said."""
@@ -59,12 +61,11 @@ def _one_of(**known: Settings) -> Callable[[str, RunConfig], Settings]:
 
 
 def _difficulty(value: str, config: RunConfig) -> Settings:
-    dials = {"addition": "digits", "chain": "steps", "cipher": "letters", "sum_to": "digits"}
-    family = config.task.name.removeprefix("written:")
-    if family not in dials:
+    kind, _, name = config.task.name.partition(":")
+    if kind != "written":
         raise ValueError(f"{config.task.name} has no dial: take a task written:NAME")
     least, dash, most = value.partition("-")
-    return {"task": {"options": {dials[family]: [int(least), int(most)] if dash else int(value)}}}
+    return {"task": {"options": {find_family(name).dial: [int(least), int(most)] if dash else int(value)}}}
 
 
 DIALS: dict[str, Dial] = {
@@ -73,15 +74,17 @@ DIALS: dict[str, Dial] = {
         "answers written by so many versions and one", lambda v, _: {"staleness": {"steps": int(v), "partial": True}}, "0"
     ),
     "mismatch": Dial(
-        "an engine that computes otherwise: bf16, int8, or top_p, which draws from the likeliest nine tenths",
+        "an engine that computes otherwise: bf16, int8, int4, or top_p, which draws from the likeliest nine tenths",
         _one_of(
             none={},
             bf16={"engine": {"weights": "bfloat16"}},
             int8={"engine": {"weights": "int8"}},
+            int4={"engine": {"weights": "int4"}},
             top_p={"sampling": {"top_p": 0.9}},
         ),
         "none",
     ),
+    "updates": Dial("updates of each batch", lambda v, _: {"update": {"minibatches": int(v)}}),
     "difficulty": Dial("the task's dial: a value at which rewards are rare, or a range, 1-8, of lengths", _difficulty),
     "wrong": Dial("the share of rewards that are turned", lambda v, _: {"stress": {"turned": float(v)}}, "0"),
     "reference": Dial("another model to stay close to", lambda v, _: {"reference": {"model": v}}, "start"),
@@ -106,7 +109,7 @@ def cells(dials: Sequence[str], config: RunConfig) -> dict[str, Settings]:
             if value == DIALS[name].plain:
                 continue
             try:
-                found[f"{name}={value}"] = DIALS[name].settings(value, config)
+                found[f"{name}={Path(value).name}"] = DIALS[name].settings(value, config)
             except ValueError as error:
                 raise ConfigError(f"--dials {name}={value}: {error}") from None
     return found
@@ -208,6 +211,8 @@ class Lab:
             for cell, own in cells(dials, config).items():
                 try:
                     stressed = load(merge(config.model_dump(mode="json"), own))
+                    if "reference" in own and "logp_ref" not in plan(stressed).method.needs:
+                        raise ConfigError("it has no reference")
                     plan(stressed)
                 except ConfigError as error:
                     impossible[method, cell] = str(error)
@@ -220,9 +225,9 @@ class Lab:
     def carry_out(self, workers: int | None, title: str) -> dict[tuple[str, str], str]:
         """Do all that is not done yet, seed by seed; by method and cell why a run has no result, where one has none."""
         inside = {id(trial): key for key, some in self.trials.items() for trial in some}
-        rounds = zip(*self.trials.values(), strict=True)
+        rounds = zip_longest(*self.trials.values())
         lost = {}
-        for trial, failure in carry_out([trial for some in rounds for trial in some], workers, title):
+        for trial, failure in carry_out([trial for some in rounds for trial in some if trial], workers, title):
             if failure and not trial.stopped:
                 lost[inside[id(trial)]] = failure
         return lost
@@ -230,6 +235,6 @@ class Lab:
     def squares(self) -> Iterator[tuple[tuple[str, str], Square]]:
         """What each method came to under each stress, of the runs that are over."""
         for (method, cell), some in self.trials.items():
-            runs = tuple(Found.of(trial, method, cell) for trial in some if trial.is_finished or trial.stopped)
+            runs = tuple(Found.of(trial, method, cell) for trial in some if trial.is_over)
             if runs:
                 yield (method, cell), Square(runs)

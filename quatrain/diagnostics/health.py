@@ -63,7 +63,7 @@ def _reward(records: Sequence[Mapping[str, Any]]) -> Collapse | None:
     since = _to_the_end((reward < LOST * best) & (reward <= best - LEAST))
     if since is None:
         return None
-    return Collapse(since + 1, "reward", f"the reward fell from {best[since]:.3g} to {reward[-1]:.3g} and did not come back")
+    return Collapse(since + WINDOW, "reward", f"the reward fell from {best[since]:.3g} to {reward[-1]:.3g} and did not come back")
 
 
 def _entropy(records: Sequence[Mapping[str, Any]]) -> Collapse | None:
@@ -74,7 +74,7 @@ def _entropy(records: Sequence[Mapping[str, Any]]) -> Collapse | None:
     if since is None:
         return None
     told = f"the entropy fell from {entropy[0]:.3g} to {entropy[-1]:.3g} at a reward of {reward[-1]:.3g}"
-    return Collapse(since + 1, "entropy", f"{told}, and {alike[-1]:.0%} of the groups have nothing to learn from")
+    return Collapse(since + WINDOW, "entropy", f"{told}, and {alike[-1]:.0%} of the groups have nothing to learn from")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Sign:
     metric: str
     limit: float
     """The bound."""
-    against: Literal["nothing", "first", "best", "median"]
-    """What the bound is a multiple of: of 1, of the first mean over ten steps, the best so far, or the median so far."""
+    against: Literal["nothing", "first", "before", "best", "median"]
+    """What the bound is a multiple of: 1, or a mean over ten steps: the first, that of ten steps ago, the best or the median."""
     above: bool
     """Whether it is wrong to be above the bound, or below it."""
     says: str
@@ -94,6 +94,20 @@ class Sign:
     """What to try."""
     unsolved: bool = False
     """Whether it counts only while the reward is below 0.9."""
+
+    def unit(self, means: Sequence[float]) -> float:
+        """What the bound is a multiple of, after these means over ten steps."""
+        match self.against:
+            case "nothing":
+                return 1.0
+            case "first":
+                return means[0]
+            case "before":
+                return means[max(0, len(means) - 1 - WINDOW)]
+            case "best":
+                return max(means)
+            case "median":
+                return float(np.median(means))
 
 
 SIGNS = (
@@ -204,10 +218,9 @@ class Watch:
 
     def _look(self, sign: Sign) -> Seen | None:
         means = self._courses[sign.metric].means
-        if len(means) <= WINDOW or len(means) < len(self._records):
+        if len(means) < 2:
             return None
-        against = {"nothing": 1.0, "first": means[WINDOW], "best": max(means), "median": float(np.median(means))}[sign.against]
-        value, bound = means[-1], sign.limit * against
+        value, bound = means[-1], sign.limit * sign.unit(means)
         reward = self._courses["reward/mean"].means
         solved = sign.unsolved and bool(reward) and reward[-1] >= SOLVED
         wrong = value > bound if sign.above else value < bound
@@ -215,7 +228,7 @@ class Watch:
 
 
 class _Course:
-    """A metric's means over the last ten steps, at each step; none if the first step lacks it."""
+    """A metric's means over the last ten steps, at each step from the tenth on; none if the first step lacks it."""
 
     def __init__(self) -> None:
         self.means: list[float] = []
@@ -227,11 +240,12 @@ class _Course:
         self._is_there &= value is not None or bool(self._last)
         if self._is_there:
             self._last.append(self._last[-1] if value is None else float(value))
-            self.means.append(sum(self._last) / len(self._last))
+        if len(self._last) == WINDOW:
+            self.means.append(sum(self._last) / WINDOW)
 
 
 def smooth(records: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
-    """The mean of a metric over the last ten steps at each step, fewer at the beginning; empty where the first step lacks it."""
+    """The mean of a metric over the last ten steps at each step from the tenth on; empty where the first step lacks it."""
     course = _Course()
     for record in records:
         course.add(record.get(name))

@@ -39,7 +39,7 @@ class Pool:
         self._configs = list(configs)
         self._folder = os.getcwd()  # the rewards' relative paths start here, wherever the run goes later
         self._closed = False
-        count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
+        count = min(MOST_WORKERS, workers or os.cpu_count() or 1)
         self._workers: set[_Worker] = set()
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         for _ in range(count):

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from quatrain.policies import CausalLM
 
-Precision = Literal["bfloat16", "int8"]
+Precision = Literal["bfloat16", "int8", "int4"]
+BITS = {"int8": 8, "int4": 4}
+"""Of the weights of linear layers, by precision."""
 
 
 class Served:
@@ -30,11 +32,11 @@ class Served:
         """Take over the policy's weights as they are now."""
         trained = dict(self.trained.base.named_parameters())
         for name, own in self.policy.base.named_parameters():
-            rounds = self.precision == "int8" and name in self._linear
-            own.copy_(rounded(trained[name]) if rounds else trained[name])
+            bits = BITS.get(self.precision) if name in self._linear else None
+            own.copy_(rounded(trained[name], bits) if bits else trained[name])
 
 
-def rounded(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
-    """The nearest of 255 equal steps for each output: s·round(w/s), s = max|w| / 127."""
-    step = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+def rounded(weight: Float[Tensor, "O I"], bits: int) -> Float[Tensor, "O I"]:
+    """The nearest of 2^b − 1 equal steps for each output: s·round(w/s), s = max|w| / (2^(b−1) − 1)."""
+    step = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / (2 ** (bits - 1) - 1)
     return (weight / step).round() * step

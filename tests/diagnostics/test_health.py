@@ -13,11 +13,15 @@ def run(reward: list[float], entropy: list[float] | None = None, alike: list[flo
     ]
 
 
-def test_a_window_is_ten_steps_and_fewer_at_the_beginning():
+def test_a_window_is_ten_steps_and_none_is_shorter():
     found = smooth([{"x": float(n)} for n in range(12)], "x")
-    assert found.tolist() == pytest.approx([n / 2 for n in range(10)] + [5.5, 6.5])
-    assert smooth([{"x": 1.0}, {}, {"x": 4.0}], "x").tolist() == pytest.approx([1, 1, 2])
-    assert not len(smooth([{}, {"x": 1.0}], "x"))
+    assert found.tolist() == pytest.approx([4.5, 5.5, 6.5])
+    assert smooth([*[{"x": 1.0}] * 8, {}, {"x": 4.0}], "x").tolist() == pytest.approx([1.3])
+    assert not len(smooth([{}, *[{"x": 1.0}] * 20], "x"))
+
+
+def test_a_lucky_first_step_is_no_best():
+    assert collapse(run([0.9, *[0.3] * 60])) is None
 
 
 def test_what_learns_has_not_collapsed():
