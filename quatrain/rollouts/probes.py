@@ -27,7 +27,7 @@ class _Acting(Protocol):
 class _Probe:
     """A place in an answer, and what is asked there."""
 
-    trajectory: Trajectory
+    prompt: int
     number: int
     """That of the answer in its group."""
     end: int
@@ -78,10 +78,13 @@ class Probed:
         """
         groups = self.acting(prompts, version=version)
         probes = [probe for group in groups for probe in self._probes(group)]
-        found: dict[int, list[tuple[int, float]]] = {}
+        found: dict[tuple[int, int], list[tuple[int, float]]] = {}
         for probe, potential in zip(probes, self._potentials(probes).tolist(), strict=True):
-            found.setdefault(id(probe.trajectory), []).append((probe.end, potential))
-        return [replace(g, trajectories=tuple(_told(t, found.get(id(t), [])) for t in g.trajectories)) for g in groups]
+            found.setdefault((probe.prompt, probe.number), []).append((probe.end, potential))
+        return [
+            replace(g, trajectories=tuple(_told(t, found.get((g.prompt.id, n), [])) for n, t in enumerate(g.trajectories)))
+            for g in groups
+        ]
 
     def _probes(self, group: Group) -> Iterator[_Probe]:
         opener = torch.tensor(self.encode(self.opener), dtype=torch.int64)
@@ -94,7 +97,7 @@ class Probed:
             for end in self._ends(trajectory.tokens[start:]):
                 tokens = torch.cat([trajectory.tokens[: start + end], opener])
                 if len(tokens) + longest <= self.context:
-                    yield _Probe(trajectory, number, end, tokens, right)
+                    yield _Probe(group.prompt.id, number, end, tokens, right)
 
     def _ends(self, answer: Tensor) -> list[int]:
         """After how many tokens the steps of an answer end."""
@@ -108,7 +111,7 @@ class Probed:
     def _potentials(self, probes: Sequence[_Probe]) -> Float[Tensor, "N"]:
         if not probes:
             return torch.zeros(0)
-        seeds = [(self.seed, 5, p.trajectory.prompt_id, p.number, p.end) for p in probes]
+        seeds = [(self.seed, 5, p.prompt, p.number, p.end) for p in probes]
         requests = [Request(p.tokens, (*seed, n)) for p, seed in zip(probes, seeds, strict=True) for n in range(self.samples)]
         samples = [completion.tokens for completion in self.engine.generate(requests, self.sampling)]
         rows = [(request.tokens, sample) for request, sample in zip(requests, samples, strict=True)]
