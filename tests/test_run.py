@@ -250,7 +250,7 @@ def test_good_answers_come_back_as_they_were_written(tmp_path: Path, sums: Path)
 
 
 def test_steps_are_probed_where_they_end(tmp_path: Path, sums: Path):
-    """A step ends after each digit 1, which is a token: steps are what the tokens of a batch say, and potentials lie in bounds."""
+    """A step ends after each digit 1, which is a token: steps are what a batch's tokens say, and potentials lie in bounds."""
     probe = {"probe": {"step": "1", "opener": "=", "samples": 2, "max_tokens": 3}}
     run = train(tmp_path / "run", sums, "--reward", PARITY, method="spae", max_answer_tokens=48, group_size=8, **probe)
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
