@@ -447,6 +447,9 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 NO_PEER: Mapping[str, str] = MappingProxyType(
     {
+        "spae": "Neither asks for the answer after each step.",
+        "spear": "Neither replays a run's own answers.",
+        "kepo": "TRL's divergence with a teacher is one over the whole vocabulary, and neither has a gate.",
         "max_rl": "Neither divides by a group's mean reward.",
         "qwenlong_l1_5": "Neither has a deviation of each task.",
         "aepo": "Neither has a deviation of each task, nor a switch by entropy.",

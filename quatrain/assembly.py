@@ -36,7 +36,7 @@ from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 PROVIDED = frozenset(
     {"reward", "rewards", "reward_weights", "reward_greedy", "turn", "turn_reward", "prompt_id", "task"}
     | {"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
-    | {"entropy", "entropy_old", "certainty", "values", "log_z"}
+    | {"entropy", "entropy_old", "certainty", "values", "log_z", "step", "potential"}
 )
 """Fields of a batch that a run of this kind can fill."""
 OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "entropy"})
@@ -159,6 +159,7 @@ def _given(config: RunConfig, method: Method, problems: Sequence[Problem]) -> se
         "critic": "value" in method.targets,
         "partition": "log_z" in method.targets,
         "teacher": config.teacher.model is not None,
+        "answers": config.labels == "learn" and all(p.answer for p in problems),
         "groups": config.group_size > 1,
         "demonstrations": any(p.worked is not None for p in problems),
         "rated": any(p.rated for p in problems),
@@ -332,6 +333,12 @@ def encode(policy: CausalLM, template: Template, text: str) -> list[int]:
     """A prompt's text as tokens; never none, so that there is something to predict from."""
     tokens = policy.tokenizer(text, add_special_tokens=template.add_special_tokens)["input_ids"]
     return tokens or [policy.tokenizer.bos_token_id or 0]
+
+
+def encode_further(policy: CausalLM, text: str) -> list[int]:
+    """A text that goes on where another one ended, as tokens."""
+    tokens: list[int] = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokens
 
 
 def make_engine(config: RunConfig, policy: CausalLM, *, trains: bool = False) -> TorchEngine:

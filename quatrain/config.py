@@ -216,6 +216,28 @@ class ProcessConfig(Section):
     """Its learning rate at its height; all else is as under ``update``."""
 
 
+class ProbeConfig(Section):
+    """Asking the policy for its answer at the end of each step of what it wrote, for methods that go by how near it has come."""
+
+    step: Annotated[str, Field(min_length=1)] = ".\n\n"
+    """The text that ends a step."""
+    opener: str = "**Final Answer**\n\\boxed{"
+    """The text that asks for the answer there."""
+    samples: PositiveInt = 5
+    """How many answers are written at each place, to see how sure the policy is."""
+    max_tokens: PositiveInt = 10
+    """Where such an answer is cut."""
+
+
+class ReplayConfig(Section):
+    """The run's own good answers, kept to be learned from once more, for methods that do."""
+
+    size: PositiveInt | None = None
+    """When so many are kept, all of them are replayed, and none is kept any more; None is as many as a step samples."""
+    steps: PositiveInt = 10
+    """An answer that is older than so many steps is dropped."""
+
+
 class StressConfig(Section):
     """What is done wrong to a run on purpose, to see what its method stands. Rewards lie from 0 to 1."""
 
@@ -287,6 +309,8 @@ class RunConfig(Section):
     reference: ReferenceConfig = ReferenceConfig()
     teacher: TeacherConfig = TeacherConfig()
     process: ProcessConfig = ProcessConfig()
+    probe: ProbeConfig = ProbeConfig()
+    replay: ReplayConfig = ReplayConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"

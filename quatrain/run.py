@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,12 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from quatrain import loop
 from quatrain.assembly import (
     Plan,
     encode,
+    encode_further,
     load_policy,
     make_engine,
     make_learner,
@@ -39,7 +43,7 @@ from quatrain.policies import Advice, CausalLM
 from quatrain.prompts import Source, Template
 from quatrain.rewards import Judge
 from quatrain.rewards.turned import Turned
-from quatrain.rollouts import Ahead, Rollout
+from quatrain.rollouts import Ahead, Kept, Probed, Rollout
 from quatrain.types import Batch, Group, Origin, collate
 from quatrain.update import ranking
 from quatrain.update.checkpoints import ROLLED_BACK, Checkpoints, save_tensors
@@ -155,16 +159,26 @@ class Run:
         self.judge, self.trackers = judge, trackers
         stress = config.stress
         is_stressed = stress.turned or stress.bad_step
-        self.judging = Turned(judge, stress.turned, stress.bad_step, config.seed) if is_stressed else judge
+        self.turned = Turned(judge, stress.turned, stress.bad_step, config.seed) if is_stressed else None
         learns = config.labels == "learn"
         self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out, labels=learns)
         self.engine = make_engine(config, policy)
+        self.learner = make_learner(planned, folder, policy)
+        judges = self.turned or judge
+        size = config.replay.size or config.prompts_per_step * config.group_size
+        self.kept = (
+            Kept(judges.judge, size, config.replay.steps, again=self.source.again)
+            if Origin.REPLAY in planned.method.origins
+            else None
+        )
+        self.judging = self.kept or judges
+        encode_answer = functools.partial(encode_further, policy)
         rollout = Rollout(
             make_engine(config, policy, trains=True),
             make_sampling(config, template),
             config.group_size,
             encode=lambda text: encode(policy, template, text),
-            encode_answer=lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"],
+            encode_answer=encode_answer,
             context=policy.context,
             seed=config.seed,
             voters=planned.voters,
@@ -178,7 +192,20 @@ class Run:
             else None
         )
         self.rollout = self.ahead or rollout
-        self.learner = make_learner(planned, folder, policy)
+        if "potential" in planned.method.needs:
+            self.rollout = Probed(
+                self.rollout,
+                self.engine,
+                replace(rollout.sampling, max_tokens=config.probe.max_tokens),
+                config.probe.samples,
+                config.probe.step,
+                config.probe.opener,
+                encode=encode_answer,
+                decode=policy.tokenizer.decode,
+                score=self._score,
+                context=policy.context,
+                seed=config.seed,
+            )
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
 
     @classmethod
@@ -208,10 +235,13 @@ class Run:
             with self.progress.stage(f"resuming after step {step}"):
                 self.checkpoints.restore(step, manifest, self.learner)
                 self.source.load_state_dict(manifest["state"]["source"])
-                if isinstance(self.judging, Turned):
-                    self.judging.steps = step
+                tensors = self.checkpoints.tensors(step)
+                if self.turned:
+                    self.turned.steps = step
                 if self.ahead:
-                    self.ahead.load_state(self.checkpoints.tensors(step), manifest["state"]["under_way"])
+                    self.ahead.load_state(tensors, manifest["state"]["under_way"])
+                if self.kept:
+                    self.kept.load_state(tensors, manifest["state"]["kept"])
         self.folder.truncate_after(step)
         self.watch = Watch(self.folder.metrics.read()[self._watched_since :])
         return step
@@ -306,9 +336,10 @@ class Run:
         tensors, under_way = self.ahead.state() if self.ahead else ({}, [])
         since, began = self._watched_since, self.watch.began
         healthy = [s for s in self.checkpoints.steps() if began is None or s < since + began]
-        state = {"source": self.source.state_dict(), "under_way": under_way}
+        kept, stand = self.kept.state() if self.kept else ({}, None)
+        state = {"source": self.source.state_dict(), "under_way": under_way, "kept": stand}
         spare = max(healthy, default=None) if self.config.on_collapse == "rollback" else None
-        self.checkpoints.save(step, self.learner, state, tensors, spare=spare)
+        self.checkpoints.save(step, self.learner, state, tensors | kept, spare=spare)
 
     def finish(self) -> None:
         """Write the model and the report."""
@@ -319,6 +350,12 @@ class Run:
                 Advice(self.template.style, len(self.template.examples)).write(work)
                 work.rename(self.folder.model)
             write_report([self.folder.path], self.folder.report)
+
+    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the policy makes of the actions of a batch: their log-probabilities, and its entropies there."""
+        with torch.no_grad():
+            scores = self.learner.score(batch.to(self.policy.device), self.policy)
+        return scores.logp, scores.entropy
 
     def _measure(self, groups: Sequence[Group]) -> dict[str, float]:
         """How right the training answers and what they were rewarded for are, by labels that no reward has read."""

@@ -88,6 +88,10 @@ class Trajectory:
     turn: Tensor
     """[T] int64, number of the turn; 0 in a single-turn task."""
     prompt_id: int
+    step: Tensor | None = None
+    """[T] int64, number of the step of the answer, from 0; None where nobody asked where steps end."""
+    potential: Tensor | None = None
+    """[T] float32, how near to the right answer the policy was at the end of the step; None where nobody asked."""
     experts: Tensor | None = None
     """[T, L, K] int16, the experts that the engine chose for each token in each layer, -1 for none; None where nobody asked."""
     text: str = ""
@@ -180,6 +184,10 @@ class Batch:
     """[B, T] int64."""
     turn: Tensor | None = None
     """[B, T] int64."""
+    step: Tensor | None = None
+    """[B, T] int64, the number of the step of the answer."""
+    potential: Tensor | None = None
+    """[B, T] how near to the right answer the policy was at the end of the step, from -1, sure of a wrong one, to 1."""
     turn_reward: Tensor | None = None
     """[B, T] the reward of the turn that the token is of; the whole reward where turns have none of their own."""
     reward: Tensor | None = None
@@ -265,7 +273,8 @@ def collate(groups: Sequence[Group]) -> Batch:
         out = torch.full((len(members), width), fill, dtype=dtype)
         for row, trajectory in enumerate(members):
             value = getattr(trajectory, name)
-            out[row, : len(value)] = value
+            if value is not None:
+                out[row, : len(value)] = value
         return out
 
     def turn_reward() -> Tensor:
@@ -294,6 +303,7 @@ def collate(groups: Sequence[Group]) -> Batch:
         rows = [[t.info.get(name, {}).get(kind, math.nan) for kind in kinds] for t in members]
         return torch.tensor(rows, dtype=torch.float32) if kinds else None
 
+    probed = any(t.potential is not None for t in members)
     tasks = {name: code for code, name in enumerate(sorted({g.prompt.task for g in groups}))}
     greedy = [group.greedy_reward for group in groups for _ in group.trainable]
     compared = any(t.origin is Origin.GREEDY for group in groups for t in group.trajectories)
@@ -305,6 +315,8 @@ def collate(groups: Sequence[Group]) -> Batch:
         experts=routed(),
         version=pad("version", torch.int64, fill=-1),
         turn=pad("turn", torch.int64),
+        step=pad("step", torch.int64) if probed else None,
+        potential=pad("potential", torch.float32) if probed else None,
         turn_reward=turn_reward(),
         reward=torch.tensor([t.reward or 0.0 for t in members], dtype=torch.float32),
         reward_greedy=torch.tensor(greedy, dtype=torch.float32) if compared else None,

@@ -92,6 +92,12 @@ WRONG = [
         "needs worked answers",
         "task.demonstration_column",
     ),
+    (
+        "train --method spae --task questions.jsonl --model tiny --reward mine.py:short --set task.answer_column=",
+        "needs the right answer to each prompt",
+        "task.answer_column",
+    ),
+    ("train --method spae --reward majority --set labels=measure " + SUMS, "needs the right answer", "labels=learn"),
     # folders
     ("train --resume old --seed 1", "the run's own settings", "leave out --seed"),
     ("train mine.yaml --resume old --set steps=3", "the run's own settings", "leave out --set, mine.yaml"),

@@ -32,12 +32,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(place: Path, name: str) -> tuple[Path, list[str]]:
     """The least that the row learns from: its task, and what else must be said."""
     row = METHODS[name]
-    if "logp_teacher" in row.needs:
-        return place / "questions.jsonl", ["--teacher", str(place / "teacher"), "--set", "task.answer_column="]
+    teacher = ["--teacher", str(place / "teacher")] if "logp_teacher" in row.needs else []
+    if teacher and "reward" not in row.needs:
+        return place / "questions.jsonl", [*teacher, "--set", "task.answer_column="]
     if Origin.RATED in row.origins:
         return place / "pairs.jsonl", []
     process = ["--set", "process.method=istar_prm"] if name == "istar" else []
-    return place / "sums.jsonl", ["--reward", PARITY, *process]
+    return place / "sums.jsonl", ["--reward", PARITY, *teacher, *process]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -171,6 +171,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "answers by four versions": {"method": "dapo", "staleness": {"steps": 3, "partial": True}, "checkpoint.every": 1},
     "an engine of eight bits": {"method": "tis", "engine.weights": "int8", "checkpoint.every": 3},
     "turned rewards": {"method": "dapo", "stress": {"turned": 0.3, "bad_step": 5}, "checkpoint.every": 3},
+    "probed steps": {"method": "spae", "probe": {"step": " ", "opener": "=", "samples": 2}, "checkpoint.every": 2},
+    "answers replayed": {"method": "spear", "replay.size": 6, "checkpoint.every": 1, "max_answer_tokens": 8},
     "demonstrations": {"method": "sft", "update.schedule": "linear", "checkpoint.every": 1},
 }
 

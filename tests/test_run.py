@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from quatrain.config import RunConfig
 from quatrain.policies.loading import tiny
 from quatrain.recipes import RECIPES
+from quatrain.types import Origin
 from tests.command_line import DIGITS, JUDGING, PARITY, UNRULY, jsonl, quatrain, records, settings, sums, train
 
 __all__ = ["sums"]
@@ -220,6 +221,52 @@ def test_equal_rewards_have_no_gradient(tmp_path: Path, sums: Path, method: str)
         assert record["advantage/zero_groups"] == 1
         assert None not in record.values()
     assert same(weights(run / "model"), start())
+
+
+def test_good_answers_come_back_as_they_were_written(tmp_path: Path, sums: Path):
+    """Each replayed row is one of a step before, of the policy's own and better than its group, and comes back once."""
+    changes: dict[str, Any] = {"replay.size": 5, "steps": 6, "max_answer_tokens": 8, "update.lr": 1e-2}
+    run = train(tmp_path / "run", sums, "--reward", PARITY, *settings(changes), method="spear")
+    batches = [load_file(run / "rollouts" / f"step-{n:06d}.safetensors") for n in range(1, 7)]
+    told = [record.get("rollout/replayed", 0.0) for record in records(run / "metrics.jsonl")]
+    replayed = [batch["origin"] == Origin.REPLAY.code for batch in batches]
+    assert told == [float(rows.sum()) for rows in replayed]
+    assert sum(told) > 0 and told[0] == 0
+
+    def written(batch: dict[str, torch.Tensor], row: int) -> tuple[object, ...]:
+        acts = batch["action"][row]
+        size = int(acts.nonzero().max()) + 1
+        kept = [batch[name][row, :size].tolist() for name in ("tokens", "logp_rollout", "version", "action")]
+        return (*map(tuple, kept), int(batch["prompt_id"][row]), float(batch["reward"][row]))
+
+    seen: list[tuple[object, ...]] = []
+    for batch, rows in zip(batches, replayed, strict=True):
+        own, reward, prompt = ~rows, batch["reward"], batch["prompt_id"]
+        for row in rows.nonzero()[:, 0].tolist():
+            seen.remove(written(batch, row))
+        for row in own.nonzero()[:, 0].tolist():
+            group = reward[own & (prompt == prompt[row])]
+            seen += [written(batch, row)] if reward[row] > group.mean() else []
+
+
+def test_steps_are_probed_where_they_end(tmp_path: Path, sums: Path):
+    """A step ends after each digit 1, which is a token: steps are what a batch's tokens say, and potentials lie in bounds."""
+    probe = {"probe": {"step": "1", "opener": "=", "samples": 2, "max_tokens": 3}}
+    run = train(tmp_path / "run", sums, "--reward", PARITY, method="spae", max_answer_tokens=48, group_size=8, **probe)
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    several = 0
+    for n in (1, 2):
+        batch = load_file(run / "rollouts" / f"step-{n:06d}.safetensors")
+        for tokens, acts, step, potential in zip(*(batch[k] for k in ("tokens", "action", "step", "potential")), strict=True):
+            texts = [tokenizer.decode(token) for token in tokens[acts]]
+            assert step[acts].tolist() == [sum("1" in text for text in texts[:t]) for t in range(len(texts))]
+            assert (potential.abs() <= 1).all()
+            if step.max() > 1:
+                several += 1
+                assert potential[acts].unique().numel() > 1
+            if step.max() == 0:
+                assert (potential == 0).all()
+    assert several
 
 
 def test_problems_without_a_demonstration_are_recorded_and_left_out(tmp_path: Path):

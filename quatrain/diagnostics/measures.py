@@ -65,6 +65,8 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         out["rollout/truncated"] = float(np.mean([t.info.get("finish") == "length" for t in acted]))
     if rewards:
         out["reward/mean"], out["reward/std"] = float(np.mean(rewards)), float(np.std(rewards))
+    replayed = sum(t.origin is Origin.REPLAY for group in groups for t in group.trajectories)
+    out |= {"rollout/replayed": float(replayed)} if replayed else {}
     for name in dict.fromkeys(name for part in parts for name in part):
         out[f"reward/{name}"] = float(np.mean([part[name] for part in parts if name in part]))
     return out

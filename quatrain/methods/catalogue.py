@@ -11,10 +11,12 @@ import math
 from quatrain.config import ConfigError, nearest
 from quatrain.objective import (
     GAE,
+    AboveMedian,
     AboveValue,
     Accepted,
     Against,
     Agreeing,
+    AmongAccepted,
     BalancedClip,
     BetaNormalized,
     Budget,
@@ -64,6 +66,7 @@ from quatrain.objective import (
     Preferred,
     PrefixMinimum,
     PreservingClip,
+    Ramped,
     Reference,
     Rejected,
     Relative,
@@ -76,12 +79,14 @@ from quatrain.objective import (
     SoftlyGated,
     Squared,
     StayClose,
+    StepPotential,
     SumPerGroup,
     Taper,
     TeacherGap,
     Term,
     Token,
     TotalVariation,
+    TowardTeacher,
     Undiluted,
     Unit,
     Unsolved,
@@ -95,6 +100,7 @@ _Z_SCORE = Relative(baseline="group", scale="group")
 _SHOWN = (Origin.DEMONSTRATION,)
 _BOTH = (Origin.POLICY, Origin.DEMONSTRATION)
 _RATED = (Origin.RATED,)
+_SPARING = CovarianceDrop(share=0.02, low=1.0, high=40.0, of=Clip(0.2, 0.28))
 
 
 def _preference(score: str, loss: Logistic | Squared | Hinge) -> Term:
@@ -362,6 +368,20 @@ METHODS: dict[str, Method] = {
         claim="What its code computes: a mean over the minibatch's tokens, where the paper has one for each group; a dual clip.",
         note="Equal to verl with clip_ratio_c=10; TRL with delta=10 adds 1e-4 to the deviation.",
     ),
+    "spae": Method(
+        Term(
+            mask=Clip(0.2, 0.28),
+            denominator=Old(),
+            advantage=Whitened(StepPotential(fade=0.5, weight=0.5, known=0.9)),
+            reduce=PerToken(),
+        ),
+        paper="arXiv:2601.03823",
+        claim="Less credit after the answer is known, and more for steps that come nearer to it: as accurate, and shorter.",
+        aka=("step_potential",),
+        note="Each step is probed: the policy is asked for its answer there. We found no bounds of the clip; they are dapo's. "
+        "The paper drops groups without contrast; here they learn from their steps' potentials alone. That what comes after the "
+        "last probe keeps its potential is ours.",
+    ),
     "dual_clip": Method(
         Term(mask=DualClip(0.2, 0.2, bound=3.0), denominator=Old(), advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),
         ValueLoss(coefficient=0.5, clip=0.2, advantage=GAE(gamma=1.0, lam=0.95), reduce=PerToken()),
@@ -554,6 +574,24 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2505.22617",
         claim="What its code computes: the size of the log-ratio in the place of the KL.",
         note="Its code takes the means over each micro-batch; here they are the minibatch's. Equal to verl.",
+    ),
+    "spear": Method(
+        Term(mask=_SPARING, denominator=Old(), advantage=Relative(), reduce=Constant(tokens=16_384)),
+        Term(
+            name="replay",
+            mask=_SPARING,
+            denominator=Rollout(),
+            advantage=AboveMedian(history=10_240),
+            reduce=Ramped(Constant(tokens=16_384), updates=200.0),
+            on=(Origin.REPLAY,),
+        ),
+        paper="arXiv:2509.22601",
+        claim="Imitating its own best answers, ever more of them, an agent explores first and then settles, at an even entropy.",
+        aka=("self_imitation", "learn_the_ropes"),
+        note="Numbers are those of its code, whose default weight of the replay is 0.001 and that of its scripts 1; its schedule "
+        "counts steps, and here updates. Old probabilities of replayed answers are the engine's. Those below the median count in "
+        "the means as if they had no advantage; the code drops them, and replays in updates of their own. The reward of tool "
+        "calls, which fades, and the filters of answers and of groups are matters of the recipe.",
     ),
     "tis": Method(
         Term(mask=Corrected(high=2.0, of=Clip(0.2, 0.28)), denominator=Old(), advantage=_Z_SCORE, reduce=PerToken()),
@@ -888,6 +926,21 @@ METHODS: dict[str, Method] = {
         aka=("on_policy_distillation",),
         note="The form of generalized knowledge distillation (arXiv:2306.13649) that is estimated from the token "
         "drawn. verl compares the teacher with π_θ as it is now, under a dual clip of the ratio to π_old.",
+    ),
+    "kepo": Method(
+        Term(denominator=Current(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(
+            name="distil",
+            denominator=Current(),
+            advantage=TowardTeacher(beta=0.5),
+            reduce=AmongAccepted(PerToken(), threshold=1.0),
+        ),
+        paper="arXiv:2602.00400",
+        claim="A teacher's word on each token, of good answers alone, beside reinforcement: no advice on flawed reasoning.",
+        aka=("knowledge_enhanced",),
+        note="Its code takes the divergence over the whole vocabulary; this is its estimate from the token drawn, of the same "
+        "expected gradient. beta is the default of its code, which adds 1e-4 to the deviation and whose rewards are at most 2. "
+        "That prompts without a right answer are tried again with a hint of the teacher's is not done here.",
     ),
     "luffy": Method(
         Term(

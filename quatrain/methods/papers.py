@@ -447,6 +447,23 @@ PAPERS: dict[str, Paper] = {
         2026,
         booktitle="International Conference on Learning Representations",
     ),
+    "arXiv:2602.00400": Paper(
+        "{KEPO}: Knowledge-Enhanced Preference Optimization for Reinforcement Learning with Reasoning",
+        "Yang, Fan and Meng, Rui and Di Qi, Trudi and Ezzati, Ali and Wen, Yuxin",
+        2026,
+    ),
+    "arXiv:2601.03823": Paper(
+        "Step Potential Advantage Estimation: Harnessing Intermediate Confidence and Correctness for Efficient Mathematical "
+        "Reasoning",
+        "Wu, Fei and Zhang, Zhenrong and Chang, Qikai and Zhang, Jianshu and Liu, Quan and Du, Jun",
+        2026,
+    ),
+    "arXiv:2509.22601": Paper(
+        "Learn the Ropes, Then Trust the Wins: Self-imitation with Progressive Exploration for Agentic Reinforcement Learning",
+        "Qin, Yulei and Tan, Xiaoyu and He, Zhengbao and Li, Gang and Lin, Haojia and Li, Zongyi and Xu, Zihan and Shi, Yuchen "
+        "and Cai, Siqi and Rui, Renting and Cai, Shaofei and Cai, Yuzheng and Zhang, Xuan and Ye, Sheng and Li, Ke and Sun, Xing",
+        2025,
+    ),
     "arXiv:2509.04419": Paper(
         "Towards a Unified View of Large Language Model Post-Training",
         "Lv, Xingtai and Zuo, Yuxin and Sun, Youbang and Liu, Hongyi and Wei, Yuntian and Chen, Zhekai and He, Lixuan and Zhu, "

@@ -2,6 +2,7 @@
 
 from quatrain.objective.advantages import (
     GAE,
+    AboveMedian,
     AboveValue,
     Accepted,
     BetaNormalized,
@@ -28,7 +29,9 @@ from quatrain.objective.advantages import (
     Signed,
     SoftlyGated,
     StayClose,
+    StepPotential,
     TeacherGap,
+    TowardTeacher,
     Unsolved,
     Verified,
     Whitened,
@@ -60,6 +63,7 @@ from quatrain.objective.method import Method, difference
 from quatrain.objective.part import View
 from quatrain.objective.preferences import Desirable, Hinge, Logistic, Preferred, Squared
 from quatrain.objective.reductions import (
+    AmongAccepted,
     Budget,
     Constant,
     PerCreditedToken,
@@ -67,6 +71,7 @@ from quatrain.objective.reductions import (
     PerSequence,
     PerToken,
     PerTurn,
+    Ramped,
     SumPerGroup,
     Undiluted,
 )
@@ -74,10 +79,12 @@ from quatrain.objective.terms import EntropyBonus, PartitionLoss, Term, ValueLos
 
 __all__ = [
     "GAE",
+    "AboveMedian",
     "AboveValue",
     "Accepted",
     "Against",
     "Agreeing",
+    "AmongAccepted",
     "BalancedClip",
     "BetaNormalized",
     "Budget",
@@ -129,6 +136,7 @@ __all__ = [
     "Preferred",
     "PrefixMinimum",
     "PreservingClip",
+    "Ramped",
     "Reference",
     "Rejected",
     "Relative",
@@ -141,12 +149,14 @@ __all__ = [
     "SoftlyGated",
     "Squared",
     "StayClose",
+    "StepPotential",
     "SumPerGroup",
     "Taper",
     "TeacherGap",
     "Term",
     "Token",
     "TotalVariation",
+    "TowardTeacher",
     "Undiluted",
     "Unit",
     "Unsolved",

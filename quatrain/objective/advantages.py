@@ -750,6 +750,94 @@ class ImplicitSteps:
 
 
 @dataclass(frozen=True)
+class StepPotential:
+    """Another advantage, less of it in steps after the answer was known, and beside it how much nearer to it a step came.
+
+        Âₜ = of·(1 − fade·(1 − e^(−c))) + weight·(e^δ − mean e^δ),  k the step of token t
+        c = number of the steps before k with Φ > known;  δ = Φₖ − Φₖ₋₁, scaled to lie from 0 to 1 in the minibatch
+
+    Source: arXiv:2601.03823 (SPAE); known is that of its code, and so is that the first step of an answer comes no nearer.
+
+    That the mean is over the steps of the minibatch is ours; whitening forgets it. Where all differences are equal, δ = 0.
+    """
+
+    fade: Share = 0.5
+    """The most of the other advantage that is taken away."""
+    weight: NonNegativeFloat = 0.5
+    """How much the differences count."""
+    known: float = 0.9
+    """The potential Φ above which the answer is known."""
+    of: Any = Relative()
+    """The other advantage."""
+    live: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"step", "potential"}
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.step is not None
+        assert view.batch.potential is not None
+        advantage = self.of(view).double().clone()
+        answer, step = view.action.nonzero()[:, 0], view.batch.step[view.action]
+        if not len(answer):
+            return advantage
+        first = _differs(answer)
+        begins = first | _differs(step)
+        opens, potential = first[begins], view.batch.potential[view.action][begins].double()
+        gain = (potential - potential.roll(1)).where(~opens, 0)
+        sure = (potential > self.known).double()
+        before = sure.cumsum(0) - sure
+        count = before - before[opens][opens.cumsum(0) - 1]
+        kept = 1 - self.fade * (1 - (-count).exp())
+        grown = ((gain - gain.min()) / (gain.max() - gain.min())).nan_to_num(nan=0.0).exp()
+        of_action = begins.cumsum(0) - 1
+        shaping = self.weight * (grown - grown.mean())
+        advantage[view.action] = advantage[view.action] * kept[of_action] + shaping[of_action]
+        return advantage
+
+
+def _differs(value: Int[Tensor, "A"]) -> Tensor:
+    """Where a number is another one than that before; the first is."""
+    return torch.cat([torch.ones_like(value[:1], dtype=torch.bool), value[1:] != value[:-1]])
+
+
+@dataclass(frozen=True)
+class AboveMedian:
+    """How much better a replayed answer is than the policy is by now in the median, and nothing where it is worse.
+
+        Â = max(0, R − median m);  m = mean reward of a group of the policy's answers, the last `history` of them
+
+    Source: arXiv:2509.22601 (SPEAR), its recalibrated advantage; that the groups of the minibatch are among them is ours.
+    """
+
+    history: PositiveInt = 10_240
+    """How many groups are remembered."""
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward", "prompt_id"})
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        return ()
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.reward is not None
+        reward, means = view.batch.reward.double(), self.remember(view)
+        median = torch.quantile(reward.new_tensor(means), 0.5) if means else torch.full_like(reward, torch.inf)
+        return (reward - median).clamp(min=0)[:, None].expand(view.action.shape)
+
+    def remember(self, view: View) -> tuple[float, ...]:
+        assert view.batch.reward is not None
+        index, _ = view.group()
+        own = view.rows_of(Origin.POLICY)
+        mean = Statistics(view.batch.reward.double(), index, own).mean
+        first = own & (torch.arange(len(index), device=index.device) == _first(index, own))
+        return (*view.recall(self), *mean[first].tolist())[-self.history :]
+
+
+@dataclass(frozen=True)
 class Verified:
     """The gradient of a classifier of right and wrong answers whose logit is a log-ratio of language models.
 
@@ -839,6 +927,30 @@ class TeacherGap:
         assert view.batch.logp_teacher is not None
         assert view.batch.logp_rollout is not None
         return (view.batch.logp_teacher - view.batch.logp_rollout).double()
+
+
+@dataclass(frozen=True)
+class TowardTeacher:
+    """The pull toward a teacher: minus one sample of the slope of the generalized Jensen–Shannon divergence, by token.
+
+        Â = (1 − beta)·log(beta·π_teacher(yₜ)/π_θ(yₜ) + 1 − beta)
+
+    Source: arXiv:2306.13649 (GKD), its generalized JSD: beta·KL(π_teacher‖m) + (1 − beta)·KL(π_θ‖m), m = beta·π_teacher +
+    (1 − beta)·π_θ. Where π_θ drew the token, the expected gradient is that of the divergence over the whole vocabulary.
+    """
+
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The teacher's part in the mixture."""
+    live: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"logp_teacher"})
+    scope: ClassVar[Scope] = "token"
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        assert view.batch.logp_teacher is not None
+        gain = view.batch.logp_teacher - view.current()
+        small = (-gain.abs()).exp()  # of the two ratios; not by torch.logaddexp, which rounds otherwise at the end of a tensor
+        inner = torch.where(gain > 0, self.beta + (1 - self.beta) * small, self.beta * small + 1 - self.beta)
+        return (1 - self.beta) * (gain.clamp(min=0) + inner.log())
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,9 @@ def _exact_from_stale(term: AnyTerm) -> bool:
 
 # --- what a run must give ----------------------------------------------------------------------------------------------------
 
-Given = Literal["reference", "critic", "partition", "teacher", "groups", "demonstrations", "rated", "pairs", "mismatched"]
+Given = Literal[
+    "reference", "critic", "partition", "teacher", "answers", "groups", "demonstrations", "rated", "pairs", "mismatched"
+]
 """What a run may lack; all else every run has."""
 
 _GIVE: dict[str, tuple[Given, str, str]] = {
@@ -159,6 +161,7 @@ _GIVE: dict[str, tuple[Given, str, str]] = {
     "values": ("critic", "a critic", "train one with ValueLoss()"),
     "log_z": ("partition", "a learned log Z of each prompt", "train one with PartitionLoss()"),
     "logp_teacher": ("teacher", "a teacher", "name a model of the same vocabulary with --teacher"),
+    "potential": ("answers", "the right answer to each prompt", "set task.answer_column and labels=learn"),
 }
 """By the field of a batch: what has to be given, in words, and the way out."""
 _GIVE_ORIGIN: dict[Origin, tuple[Given, str, str]] = {

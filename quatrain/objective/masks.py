@@ -476,7 +476,7 @@ class CovarianceDrop:
     high: float = 5.0
     """Largest covariance of a candidate."""
     of: Any = Everywhere()
-    """The mask of the other actions; what it stops is not a candidate."""
+    """The mask of the other actions; what it stops of an advantage is not a candidate."""
     scope: ClassVar[Scope] = "batch"
 
     @property
@@ -486,7 +486,7 @@ class CovarianceDrop:
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         cov = covariance(view, advantage)
         mask = self.of(view, ratio, advantage)
-        candidates = (cov >= self.low) & (cov <= self.high) & (mask != 0)
+        candidates = (cov >= self.low) & (cov <= self.high) & ((mask != 0) | (advantage == 0))
         count = min(int(candidates.sum()), max(1, int(self.share * int(view.action.sum()))))
         chosen = candidates.flatten().nonzero()[:, 0]
         order = lottery(view)[chosen].argsort(stable=True)

@@ -40,8 +40,11 @@ NEEDED = {
     "logp_ref": "a reference policy",
     "logp_teacher": "a teacher",
     "logp_process": "a process reward model",
+    "potential": "the right answer to each prompt, to probe its steps with",
 }
 """What a run must have for a field of the batch to be filled; the fields that are missing here always are."""
+_GRADED = frozenset({Origin.RATED, Origin.REPLAY})
+"""What has a reward when it comes into a run, or into a step."""
 STATUSES = {
     "transcribed": "it equals the published loss; no logged run shows the claim yet",
     "reproduced": "it equals the published loss, and logged runs show the claim",
@@ -131,7 +134,7 @@ class Method:
     def judged(self) -> frozenset[Origin]:
         """Whose trajectories' rewards it reads, of those that do not bring one with them."""
         terms = (t for t in self.active if any("reward" in part.needs for part in t.parts.values()))
-        return (frozenset(origin for term in terms for origin in term.on) | self.reads & {Origin.GREEDY}) - {Origin.RATED}
+        return (frozenset(origin for term in terms for origin in term.on) | self.reads & {Origin.GREEDY}) - _GRADED
 
     def bind(self, batch: Batch, memory: Memory | None = None) -> Bound:
         """The method on a whole minibatch: everything that does not depend on log π_θ, computed once.

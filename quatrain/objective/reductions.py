@@ -7,7 +7,8 @@ micro-batches changes a gradient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -147,6 +148,63 @@ class Undiluted:
         index, groups = view.group()
         credited = index[(view.action & (view.advantage != 0)).any(1)].unique()
         return self.of(view, actions) * (max(groups, 1) / max(len(credited), 1))
+
+
+@dataclass(frozen=True)
+class AmongAccepted:
+    """Another reduction over the answers that are good enough alone; the others count as never sampled.
+
+        c = 1[R ≥ threshold]·of, over {R ≥ threshold}
+
+    Source: arXiv:2602.00400 (KEPO), its gate of distillation by quality.
+    """
+
+    of: Any = PerToken()
+    """The reduction."""
+    threshold: float = 1.0
+    """Smallest reward of an accepted answer."""
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"reward"}
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B T"] | Float[Tensor, "B 1"]:
+        assert view.batch.reward is not None
+        accepted = (view.batch.reward >= self.threshold)[:, None]
+        share = self.of(replace(view, action=view.action & accepted), actions * accepted)
+        return share * accepted
+
+
+@dataclass(frozen=True)
+class Ramped:
+    """Another reduction, next to none of it at first and all of it from some update on: a curriculum.
+
+        c = of·(1 − cos(π·min(n/updates, 1)))/2,  n = 1, 2, … the number of the update
+
+    Source: arXiv:2509.22601 (SPEAR), the schedule of its replay loss, which counts steps.
+    """
+
+    of: Any = PerToken()
+    """The reduction."""
+    updates: PositiveFloat = 200.0
+    """The update from which on it is whole."""
+    scope: ClassVar[Scope] = "batch"
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs
+
+    def __call__(self, view: View, actions: Float[Tensor, "B 1"]) -> Float[Tensor, "B T"] | Float[Tensor, "B 1"]:
+        (number,) = self.remember(view)
+        return self.of(view, actions) * ((1 - math.cos(math.pi * min(number / self.updates, 1))) / 2)
+
+    def remember(self, view: View) -> tuple[float, ...]:
+        return (view.recall(self)[0] + 1,)
 
 
 @dataclass(frozen=True)

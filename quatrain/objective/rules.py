@@ -29,6 +29,8 @@ from quatrain.objective.advantages import (
     ReturnToGo,
     Signed,
     StayClose,
+    StepPotential,
+    TowardTeacher,
     Verified,
     Whitened,
 )
@@ -55,6 +57,7 @@ from quatrain.objective.masks import (
 from quatrain.objective.part import SCOPES, Scope, brief, signature
 from quatrain.objective.preferences import Desirable, Preferred
 from quatrain.objective.reductions import (
+    AmongAccepted,
     Budget,
     Constant,
     PerCreditedToken,
@@ -428,7 +431,7 @@ def _minibatch(term: AnyTerm, _: Terms) -> str | None:
     for _origin, alone in _alone(term):
         statistics = [p for line in (alone.mask, alone.advantage) for p in inner(line) if hasattr(p, "scope")]
         wide = next((p for p in statistics if _reach(p) == "batch"), None) or _has(
-            alone.reduce, Budget, PerCreditedToken, Undiluted
+            alone.reduce, AmongAccepted, Budget, PerCreditedToken, Undiluted
         )
         if wide is None and isinstance(alone.reduce, PerToken) and isinstance(alone.likelihood, Token):
             wide = alone.reduce
@@ -514,7 +517,12 @@ def _objective(term: AnyTerm, _: Terms) -> str | None:
     flow = _has(own.advantage, FlowBalance)
     if flow is not None:
         return f"{brief(flow)} comes to rest near π_ref·exp({flow.beta:g}·r̂)/Z, not at the most reward"
-    other = _has(own.advantage, *_COMPARISONS, AboveValue, ByEntropy, ByReward, Intrinsic, LengthSwitched)
+    if _has(own.reduce, AmongAccepted):
+        return "AmongAccepted leaves out the answers that fall short: what is climbed is something else"
+    other = _has(
+        own.advantage,
+        *(*_COMPARISONS, AboveValue, ByEntropy, ByReward, Intrinsic, LengthSwitched, StepPotential, TowardTeacher),
+    )
     if other is not None and not (isinstance(other, ByReward) and isinstance(other.of, One)):
         return f"{type(other).__name__} is other than the reward and a baseline: what is climbed is something else"
     if isinstance(own.denominator, Unit | Reference) and not _pinned(own.mask):

@@ -2,7 +2,9 @@
 
 from quatrain.rollouts.ahead import Ahead
 from quatrain.rollouts.engine import Completion, Engine, Request, TorchEngine
+from quatrain.rollouts.kept import Kept
+from quatrain.rollouts.probes import Probed
 from quatrain.rollouts.rollout import Rollout
 from quatrain.rollouts.sampling import Sampling
 
-__all__ = ["Ahead", "Completion", "Engine", "Request", "Rollout", "Sampling", "TorchEngine"]
+__all__ = ["Ahead", "Completion", "Engine", "Kept", "Probed", "Request", "Rollout", "Sampling", "TorchEngine"]

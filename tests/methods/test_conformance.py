@@ -40,6 +40,7 @@ FITTING: dict[str, dict[str, object]] = {
     "luffy": {"judged": True},
     "luffy:code": {"judged": True},
     "srft": {"judged": True},
+    "spear": {"replayed": 3},
 }
 """What a minibatch must be for a row to have a meaning on it: rewards that are shares, demonstrations that have one."""
 
@@ -69,7 +70,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         ),
         "measured against the reference policy, not against who acted": {"a_lol"},
         "its hazard is not 0 where the ratio is 1": {"mhpo"},
-        "what drops out is drawn, whatever the ratio is": {"clip_cov", "clip_cov:code"},
+        "what drops out is drawn, whatever the ratio is": {"clip_cov", "clip_cov:code", "spear"},
     },
     "centred": {
         "no baseline": WITHOUT_BASELINE,
@@ -85,6 +86,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
         "each turn has an advantage of its own": {"rank_grpo", "rank_grpo:code", "istar"},
+        "each step has an advantage of its own": {"spae"},
         "bad answers are left out at this entropy": {"aepo"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
         "answers that are rewarded alike depart differently from the reference, and log Z is off": FLOWS,
@@ -95,6 +97,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         "its baseline is the critic, not the group": WITH_CRITIC,
         "its baseline is the greedy answer, not the group": {"remax"},
         "its process reward has contrast": {"istar"},
+        "its steps have contrast": {"spae"},
         "answers that are right alike are told apart by length": {"grpo_lambda_length"},
         "its rewards are the policy's own word, and there is contrast in it": advantage_is(Intrinsic),
         "answers that are rewarded alike depart differently from the reference": {"reinforce_pp", "reinforce_pp:code"},
@@ -112,6 +115,9 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
 }
 """By property and reason, the rows that cannot have it. They are run all the same, and must fail."""
 
+_CLIP = {"low": 0.1, "high": 0.4}
+_COVARIANCE = {"cov_low": 0.1, "cov_high": 0.9}
+_DRAWN = {"share": 0.1, "cov_low": 0.1}
 _TRIPLET = {"low": 0.1, "high": 0.4, "bound": 1.2}
 EQUAL_NUMBERS = [
     ("reinforce_pp", {"mask.low": 0.1, "mask.high": 0.1, "advantage.of.kl": 0.5}, {"eps": 0.1, "beta": 0.5}),
@@ -197,6 +203,16 @@ EQUAL_NUMBERS = [
     ("bapo:code", {"mask.low": 0.5, "mask.low_last": 0.9, "mask.low_step": 0.1}, {"low": (0.5, 0.9, 0.1)}),
     ("bapo:code", {"mask.high": 1.1, "mask.high_last": 1.45, "mask.high_step": 0.1}, {"high": (1.1, 1.45, 0.1)}),
     ("bapo:code", {"mask.target": 1.5, "mask.bound": 1.5}, {"target": 1.5, "bound": 1.5}),
+    ("spae", {"mask.low": 0.1, "mask.high": 0.4}, {"low": 0.1, "high": 0.4}),
+    ("spae", {"advantage.of.fade": 0.25, "advantage.of.weight": 0.25}, {"alpha": 0.25, "xi": 0.25}),
+    ("spae", {"advantage.of.known": 0.0}, {"known": 0.0}),
+    ("spear", {"mask.of.low": 0.1, "mask.of.high": 0.4, "replay.mask.of.low": 0.1, "replay.mask.of.high": 0.4}, _CLIP),
+    ("spear", {f"{half}mask.{k}": v for half in ("", "replay.") for k, v in (("low", 0.1), ("high", 0.9))}, _COVARIANCE),
+    ("spear", {"mask.share": 0.1, "replay.mask.share": 0.1, "mask.low": 0.1, "replay.mask.low": 0.1}, _DRAWN),
+    ("spear", {"reduce.tokens": 50.0, "replay.reduce.of.tokens": 50.0}, {"tokens": 50.0}),
+    ("spear", {"replay.coefficient": 0.5, "replay.reduce.updates": 2.0}, {"gamma": 0.5, "ramp": 2.0}),
+    ("kepo", {"distil.advantage.beta": 0.25}, {"beta": 0.25}),
+    ("kepo", {"distil.reduce.threshold": 0.5}, {"tau": 0.5}),
     ("dppo_tv", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("dppo_tv:code", {"mask.bound": 0.05, "mask.cap": 1.2}, {"bound": 0.05, "cap": 1.2}),
     ("alp", {"mask.low": 0.1, "mask.high": 0.2}, {"low": 0.1, "high": 0.2}),
@@ -347,7 +363,8 @@ def test_bounds_are_those_of_the_paper(name: str):
         action=torch.ones_like(moved, dtype=torch.bool),
         **dict.fromkeys(("logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"), here),
         values=torch.zeros_like(moved),
-        **dict.fromkeys(("entropy", "entropy_old", "certainty"), torch.ones_like(moved)),
+        **dict.fromkeys(("entropy", "entropy_old", "certainty", "potential"), torch.ones_like(moved)),
+        step=torch.zeros_like(moved, dtype=torch.int64),
         log_z=torch.zeros_like(reward),
         reward=reward,
         reward_greedy=torch.zeros_like(reward),
@@ -596,7 +613,7 @@ def another(path: str, value: str | float) -> str | float:
             return -value
         case "correction":
             return 1 - value
-        case "full":
+        case "full" | "history":
             return value + 1
         case _:
             return 1.5 if value == inf else abs(value - 0.125)

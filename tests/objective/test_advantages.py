@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from quatrain.objective import (
     GAE,
+    AboveMedian,
     AboveValue,
     Accepted,
     BetaNormalized,
@@ -34,12 +35,14 @@ from quatrain.objective import (
     Signed,
     SoftlyGated,
     StayClose,
+    StepPotential,
     TeacherGap,
+    TowardTeacher,
     Unsolved,
     Verified,
     Whitened,
 )
-from quatrain.objective.part import signature
+from quatrain.objective.part import View, signature
 from quatrain.types import Origin
 from tests.objective.views import assert_equal, floats, view
 
@@ -409,6 +412,77 @@ def test_a_flow_is_of_those_that_it_is_about():
 def test_teacher_gap_is_how_much_likelier_the_teacher_finds_it():
     graded = view([[1, 1]], logp_teacher=floats(-1, -4)[None], logp_rollout=floats(-2, -1)[None])
     assert_equal(TeacherGap()(graded), floats(1, -3)[None])
+
+
+def test_toward_a_teacher_by_hand():
+    """Ratios π_teacher/π_θ of 3 and ½: ½·log 2 and ½·log ¾; with beta ¼: ¾·log 3/2 and ¾·log 7/8; far away they stay finite."""
+    here = floats(-1, -2, -3, -3)[None]
+    teacher = here + torch.stack([floats(3, 0.5).log(), floats(-900, 900)]).view(1, 4)
+    asked = view([[1, 1, 1, 1]], logp=here, logp_teacher=teacher)
+    assert_equal(TowardTeacher()(asked)[0, :2], 0.5 * floats(2, 0.75).log())
+    assert_equal(TowardTeacher(0.25)(asked)[0, :2], 0.75 * floats(1.5, 0.875).log())
+    assert_equal(TowardTeacher()(asked)[0, 2:], floats(0.5 * math.log(0.5), 0.5 * (900 + math.log(0.5))))
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_toward_a_teacher_is_the_slope_of_the_divergence_in_expectation(beta: float):
+    """Σ_v π_θ(v)·Â(v)·∇log π_θ(v) = −∇JSD(π_teacher‖π_θ), by autograd over a vocabulary of five."""
+    logits, other = floats(0.3, -1, 2, 0, 0.5).requires_grad_(), floats(-0.5, 1, 0.2, 2, 0).softmax(0)
+    policy = logits.softmax(0)
+    mixture = beta * other + (1 - beta) * policy
+    jsd = beta * (other * (other / mixture).log()).sum() + (1 - beta) * (policy * (policy / mixture).log()).sum()
+    (slope,) = torch.autograd.grad(jsd, logits, retain_graph=True)
+    drawn = view([[1] * 5], logp=policy.detach().log()[None], logp_teacher=other.log()[None])
+    climbed = (policy.detach() * TowardTeacher(beta)(drawn)[0] * policy.log()).sum()
+    assert_equal(torch.autograd.grad(climbed, logits)[0], -slope)
+
+
+def test_step_potential_by_hand():
+    """Two answers of steps with the potentials 0, 1, 1, ½ and −1, of rewards 1 and 0; nobody acted in the third.
+
+    Differences are 0, 1, 0, −½ and 0, so scaled they are ⅓, 1, ⅓, 0 and ⅓; before the four steps 0, 0, 1 and 2 were above 0.9.
+    The first step is of two actions, with a gap between them.
+    """
+    acts = [[1, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [0] * 6]
+    step = torch.tensor([[0, 9, 0, 1, 2, 3], [9, 2, 2, 2, 2, 2], [0] * 6])
+    potential = floats(0, nan, 0, 1, 1, 0.5, nan, -1, -1, nan, nan, nan, *[nan] * 6).view(3, 6)
+    probed = view(acts, reward=floats(1, 0, 5), prompt_id=torch.tensor([0, 0, 1]), step=step, potential=potential)
+    found = StepPotential(fade=0.5, weight=2.0, of=Relative())(probed)
+    e = math.e
+    grown = floats(e ** (1 / 3), e, e ** (1 / 3), 1, e ** (1 / 3))
+    shaping = 2 * (grown - grown.mean())
+    kept = floats(1, 1, 0.5 + 0.5 / e, 0.5 + 0.5 / e**2)
+    assert_equal(found[0, [0, 2, 3, 4, 5]], (0.5 * kept + shaping[:4])[[0, 0, 1, 2, 3]])
+    assert_equal(found[1, 1:3], (-0.5 + shaping[4:]).expand(2))
+    assert_equal(StepPotential(fade=0.5, weight=0.0, known=-0.5)(probed)[0, 3:], 0.5 * (0.5 + 0.5 / floats(e, e**2, e**3)))
+
+
+def test_step_potential_without_steps_to_tell_apart_is_the_other_advantage():
+    even = view([[1, 1], [1, 0]], reward=floats(1, 0), prompt_id=torch.zeros(2).long(), step=torch.zeros(2, 2).long())
+    even = replace(even, batch=even.batch.replace(potential=torch.full((2, 2), 0.95)))
+    assert_equal(StepPotential()(even), Relative()(even))
+    nobody = replace(even, action=torch.zeros_like(even.action))
+    assert StepPotential()(nobody).isfinite().all()
+
+
+def test_above_median_remembers_what_groups_earned():
+    """Groups earn 0 and 1, then 3, of which two or all three are remembered; a replayed answer to the first prompt has 2."""
+    origin = torch.tensor([o.code for o in (Origin.POLICY, Origin.POLICY, Origin.POLICY, Origin.REPLAY)])
+
+    def step(rewards: tuple[float, ...], prompts: tuple[int, ...], memory: dict) -> View:
+        whole = view([[1]] * 4, reward=floats(*rewards, 2), prompt_id=torch.tensor([*prompts, 0]), origin=origin)
+        return replace(whole, action=whole.action & (origin == Origin.REPLAY.code)[:, None], memory=memory)
+
+    for history, medians in ((10, (0.5, 1.0)), (2, (0.5, 2.0))):
+        part = AboveMedian(history)
+        memory: dict = {}
+        for (rewards, prompts), median in zip((((-1, 1, 1), (0, 0, 1)), ((3, 3, 3), (2, 2, 2))), medians, strict=True):
+            seen = step(rewards, prompts, memory)
+            assert_equal(part(seen)[3], floats(2 - median))
+            assert_equal(part(seen)[:3, 0], (floats(*rewards) - median).clamp(min=0))
+            memory = {signature(part): part.remember(seen)}
+    alone = step((0, 0, 0), (0, 0, 0), {})
+    assert (AboveMedian()(replace(alone, batch=alone.batch.rows(torch.tensor([3])), action=alone.action[3:])) == 0).all()
 
 
 def test_above_value_reads_the_value_of_the_first_action():

@@ -20,6 +20,7 @@ from quatrain.objective import (
     Accepted,
     Against,
     Agreeing,
+    AmongAccepted,
     BalancedClip,
     BetaNormalized,
     Budget,
@@ -61,6 +62,7 @@ from quatrain.objective import (
     PerTurn,
     PrefixMinimum,
     PreservingClip,
+    Ramped,
     Reference,
     Rejected,
     Relative,
@@ -382,7 +384,10 @@ LINES: dict[str, list[Any]] = {
         FlowBalance(0.5, "sum", Relative("none")),
     ],
     "likelihood": [Token(), Sequence(), Perturbed(), Perturbed(Sequence())],
-    "reduce": [PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget(), PerTurn()],
+    "reduce": [
+        PerToken(), PerSequence(), PerGroup(), SumPerGroup(), PerCreditedToken(), Undiluted(), Budget(), PerTurn(),
+        AmongAccepted(threshold=0.5), AmongAccepted(Constant(), 0.5), Ramped(Constant()), Ramped(SumPerGroup(), 2.0),
+    ],
 }  # fmt: skip
 PENALTIES = [
     StayClose(estimator, to)
@@ -432,6 +437,9 @@ NEEDED: dict[str, set[Given]] = {
     "opd": {"teacher"},
     "prime": {"reference", "groups"},
     "istar_prm": {"groups"},
+    "spae": {"answers", "groups"},
+    "spear": {"groups"},
+    "kepo": {"teacher", "groups"},
     "remax": set(),
     "reinforce": set(),
     "sft": {"demonstrations"},
@@ -472,6 +480,7 @@ def test_more_steps_on_a_batch_want_a_ratio():
 
 
 UNTOLD = {
+    "AboveMedian",
     "CovarianceDrop",
     "ByTurn",
     "CovarianceTop",
@@ -485,6 +494,7 @@ UNTOLD = {
     "ImplicitSteps",
     "Logistic",
     "Pooled",
+    "Ramped",
     "Squared",
     "SoftlyGated",
 } | {

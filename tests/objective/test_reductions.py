@@ -1,9 +1,11 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from quatrain.objective import (
+    AmongAccepted,
     Budget,
     Constant,
     PerCreditedToken,
@@ -11,16 +13,18 @@ from quatrain.objective import (
     PerSequence,
     PerToken,
     PerTurn,
+    Ramped,
     Sequence,
     SumPerGroup,
     Token,
     Undiluted,
 )
+from quatrain.objective.part import signature
 from tests.objective.views import assert_equal, floats, view
 
 # Answers of 3, 1 and 2 tokens; the first two are of one prompt. A fourth has no action.
 ANSWERS = view([[1, 1, 1, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0]], prompt_id=torch.tensor([4, 4, -1, -1]))
-EVERY = [PerToken(), PerCreditedToken(), PerSequence(), PerGroup(), SumPerGroup(), Undiluted(), Constant(), Budget()]
+EVERY = [PerToken(), PerCreditedToken(), PerSequence(), PerGroup(), SumPerGroup(), Undiluted(), Constant(), Budget(), Ramped()]
 SECOND_EARNED_NOTHING = replace(ANSWERS, advantage=floats(-2, 0, 1, 9)[:, None].expand(4, 4))
 
 
@@ -83,6 +87,31 @@ def test_each_turn_counts_the_same():
     assert_equal(share, torch.stack([floats(1 / 8, 0, 1 / 8, 1 / 4), floats(0, 1 / 4, 1 / 4, 0), floats(0, 0, 0, 0)]))
     empty = view([[0, 0]], turn=torch.zeros(1, 2).long())
     assert PerTurn()(empty, Token().actions(empty)).isfinite().all()
+
+
+def test_only_accepted_answers_are_counted():
+    """The second answer falls short by a little; the third is at the threshold. The fourth is good, and has no action."""
+    graded = replace(ANSWERS, batch=ANSWERS.batch.replace(reward=floats(2, 0.9, 1, 3)))
+    actions = Token().actions(graded)
+    lengths = actions[:, 0]
+    both = lengths[0] + lengths[2]
+    assert_equal(AmongAccepted()(graded, actions)[:3, 0], torch.stack([1 / both, 0 * both, 1 / both]))
+    each = AmongAccepted(PerSequence(), threshold=1.5)(graded, actions)
+    assert_equal(each[:3, 0], torch.stack([1 / lengths[0], 0 * both, 0 * both]))
+    assert (AmongAccepted(threshold=9.0)(graded, actions) == 0).all()
+
+
+def test_a_ramp_rises_by_a_cosine_and_stays():
+    """Of four updates the shares are (1 − cos(π/4))/2, ½, (1 + cos(π/4))/2, and whole from then on."""
+    part = Ramped(Constant(), updates=4.0)
+    actions = Token().actions(ANSWERS)
+    memory, shares = {}, []
+    for _ in range(6):
+        now = replace(ANSWERS, memory=memory)
+        shares.append((part(now, actions) / Constant()(now, actions))[0, 0].item())
+        memory = {signature(part): part.remember(now)}
+    half = math.sqrt(0.5) / 2
+    assert shares == pytest.approx([0.5 - half, 0.5, 0.5 + half, 1, 1, 1])
 
 
 def test_groups_without_an_advantage_are_made_up_for():

@@ -30,6 +30,10 @@ class Answer:
     """The number of the turn that each action is of."""
     turn_reward: Tensor
     """The reward of that turn."""
+    step: Tensor
+    """The number of the step that each action is of."""
+    potential: Tensor
+    """How near to the right answer the policy was at the end of that step."""
     reward_greedy: Tensor
     """The reward of the policy's most probable answer to the same prompt; NaN where it is not known."""
     logp: Tensor
@@ -68,6 +72,10 @@ def sampled(answers: Answers) -> Answers:
 
 def shown(answers: Answers) -> Answers:
     return of(answers, Origin.DEMONSTRATION)
+
+
+def replayed(answers: Answers) -> Answers:
+    return of(answers, Origin.REPLAY)
 
 
 def rated(answers: Answers) -> Answers:

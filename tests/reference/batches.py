@@ -29,6 +29,7 @@ class Shape:
     """Answers of the data set's to each prompt, from the front again where prompts are more."""
     demonstrations: int = 1
     mismatched: int = 1
+    replayed: int = 0
     longest: int = 5
     """Actions of the longest answer; the shortest may have one."""
     padding: int = 3
@@ -86,6 +87,8 @@ class Case:
                 reward=batch.reward[row],
                 turn=batch.turn[row][acts],
                 turn_reward=batch.turn_reward[row][acts],
+                step=batch.step[row][acts],
+                potential=batch.potential[row][acts],
                 parts=batch.rewards[row],
                 part_weights=batch.reward_weights[row],
                 reward_greedy=batch.reward_greedy[row],
@@ -134,6 +137,7 @@ def draw(shape: Shape) -> Case:
         Origin.RATED: sum(rated),
         Origin.DEMONSTRATION: shape.demonstrations,
         Origin.MISMATCHED: shape.mismatched,
+        Origin.REPLAY: shape.replayed,
     }
     rows, width = sum(counts.values()), shape.longest + shape.padding
     origin = torch.repeat_interleave(torch.tensor([o.code for o in counts]), torch.tensor(list(counts.values())))
@@ -171,7 +175,7 @@ def draw(shape: Shape) -> Case:
         [
             torch.repeat_interleave(torch.arange(prompts), torch.tensor(shape.groups)),
             torch.repeat_interleave(torch.arange(prompts), torch.tensor(rated)),
-            integers(prompts, shape.demonstrations + shape.mismatched),
+            integers(prompts, shape.demonstrations + shape.mismatched + shape.replayed),
         ]
     )
     reward_greedy = uniform(*shape.span)[:prompts, 0].where(integers(4, prompts) > 0, math.nan)
@@ -203,5 +207,8 @@ def draw(shape: Shape) -> Case:
         rewards=torch.stack([graded(), graded()], 1),
         reward_weights=torch.tensor([1.0, 0.5], dtype=torch.float64).expand(rows, 2),
     )
+    step = (torch.rand(rows, width, generator=generator) < 0.4).cumsum(1)
+    of_steps = 1 - 2 * torch.rand(rows, width + 1, generator=generator, dtype=torch.float64) ** 3  # often near 1
+    batch = batch.replace(step=step, potential=of_steps.gather(1, step).where(action, garbage))
     case = Case(batch, logp.where(action, garbage), values.where(action, garbage))
     return case.rows(torch.randperm(rows, generator=generator))

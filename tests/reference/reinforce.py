@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tests.reference.answers import Answer, Answers, centred, group, groups, mean, mean_of_tokens, rewards, sampled
+from tests.reference.answers import Answer, Answers, centred, group, groups, mean, mean_of_tokens, rewards, sampled, z_score
 
 
 def reinforce(answers: Answers) -> Tensor:
@@ -90,6 +90,22 @@ def max_rl(answers: Answers, eps: float = 1e-6) -> Tensor:
 def opd(answers: Answers) -> Tensor:
     """−1/N Σₜ r A, r = π_θ/π_sampler, A = −(log π_sampler − log π_teacher): doi:10.64434/tml.20251026 and its code."""
     return -mean_of_tokens(torch.exp(a.logp - a.logp_rollout) * -(a.logp_rollout - a.logp_teacher) for a in sampled(answers))
+
+
+def kepo(answers: Answers, beta: float = 0.5, tau: float = 1.0) -> Tensor:
+    """1/G Σᵢ 1/|oᵢ| Σₜ π_θ/sg(π_θ) Â, and JSD_β(π_teacher‖π_θ) by token where R ≥ τ: arXiv:2602.00400 and its code.
+
+    JSD_β = β KL(π_teacher‖m) + (1 − β) KL(π_θ‖m), m = β π_teacher + (1 − β) π_θ, has the slope (1 − β) log(π_θ/m) at each entry
+    of the vocabulary; here is that of the token drawn, in the place of Σ_v. Its mean is over the tokens of answers with R ≥ τ.
+    """
+    answers = sampled(answers)
+
+    def distilled(answer: Answer) -> Tensor:
+        mixture = beta * answer.logp_teacher.exp() + (1 - beta) * answer.logp.exp()
+        return ((1 - beta) * (answer.logp - mixture.log())).detach() * answer.logp
+
+    surrogate = mean((torch.exp(a.logp - a.logp.detach()) * z_score(a, answers)).mean() for a in answers)
+    return mean_of_tokens(distilled(a) for a in answers if a.reward >= tau) - surrogate
 
 
 def topr(answers: Answers, low: float = 0.0, high: float = 1.0, good_low: float = 1.0, good_high: float = 1.0) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from tests.reference.answers import (
     mean,
     mean_of_tokens,
     ratio,
+    replayed,
     rewards,
     sampled,
     z_score,
@@ -424,6 +426,44 @@ def clip_cov_code(answers: Answers, share: float = 2e-4, low: float = 1.0, high:
     return clip_cov(answers, share, low, high, eps)
 
 
+def spear(
+    answers: Answers,
+    low: float = 0.2,
+    high: float = 0.28,
+    share: float = 0.02,
+    cov_low: float = 1.0,
+    cov_high: float = 40.0,
+    tokens: float = 16_384,
+    gamma: float = 1.0,
+    ramp: float = 200,
+    step: int = 1,
+) -> Tensor:
+    """L_on-policy + γ (1 − cos(π t/T))/2 L_SIL, both clipped and without tokens drawn by covariance: arXiv:2509.22601, its code.
+
+    On-policy A = R − mean(R). Of replayed answers A = R − P50 of the mean rewards of groups, where that is above 0, and the ratio
+    is to the policy that wrote them. Both are Σ over tokens / the budget, with one answer in a micro-batch.
+    """
+
+    def loss(own: Answers, log_ratio: Callable[[Answer], Tensor], advantage: Callable[[Answer], Tensor]) -> Tensor:
+        if not own:
+            return torch.tensor(0.0)
+        whole = torch.cat([torch.exp(log_ratio(a)) for a in own])
+        worth = torch.cat([advantage(a).expand(len(a.logp)) for a in own])
+        surrogate = clipped(whole, worth, low, high)
+        logp = torch.cat([a.logp for a in own]).detach()
+        cov = (logp - logp.mean()) * (worth - worth.mean())
+        candidates = ((cov >= cov_low) & (cov <= cov_high) & (surrogate == whole * worth)).nonzero()[:, 0]
+        count = min(len(candidates), max(1, math.floor(share * len(whole))))
+        drawn = candidates[torch.cat([a.lot for a in own])[candidates].argsort()[:count]]
+        return -surrogate.index_fill(0, drawn, 0.0).sum() / tokens / len(own)
+
+    acted, stored = sampled(answers), replayed(answers)
+    median = torch.stack([rewards(own).mean() for own in groups(acted)]).quantile(0.5) if acted else math.inf
+    on_policy = loss(acted, lambda a: a.logp - a.logp_old, lambda a: centred(a, acted))
+    imitation = loss(stored, lambda a: a.logp - a.logp_rollout, lambda a: (a.reward - median).clamp(min=0))
+    return on_policy + gamma * (1 - math.cos(math.pi * min(step / ramp, 1))) / 2 * imitation
+
+
 def kl_cov(answers: Answers, share: float = 2e-3, beta: float = 1.0) -> Tensor:
     """E[r A − β KL(π_old‖π_θ) on the tokens of the largest Cov]: arXiv:2505.22617, eq. 13 and 14.
 
@@ -596,6 +636,39 @@ def _value_loss(answers: Answers, eps: float, gamma: float, lam: float) -> Tenso
         return 0.5 * torch.maximum((answer.value - target) ** 2, (moved - target) ** 2)
 
     return mean_of_tokens(loss(a) for a in answers)
+
+
+def spae(
+    answers: Answers, low: float = 0.2, high: float = 0.28, alpha: float = 0.5, xi: float = 0.5, known: float = 0.9
+) -> Tensor:
+    """DAPO's loss with A = (R − mean(R))·f(Φ) + ξ·g(ΔΦ), standardized over all tokens of the minibatch: arXiv:2601.03823.
+
+    f = 1 − α(1 − exp(−C_sat)), C_sat the number of earlier steps with Φ > ε_sat; g = exp(ΔΦ) − mean exp(ΔΦ), where ΔΦ, 0 for the
+    first step, is min-max normalized over the steps of the minibatch, and so is the mean. The loss is a mean over all tokens.
+    """
+    answers = sampled(answers)
+
+    def potentials(answer: Answer) -> dict[int, float]:
+        return {int(k): float(answer.potential[answer.step == k][0]) for k in answer.step.unique()}
+
+    def differences(answer: Answer) -> dict[int, float]:
+        steps = potentials(answer)
+        return dict(zip(steps, [0.0, *(after - before for before, after in pairwise(steps.values()))], strict=True))
+
+    every = [d for a in answers for d in differences(a).values()]
+    span = max(every) - min(every)
+    normalized = [{k: (d - min(every)) / span if span else 0.0 for k, d in differences(a).items()} for a in answers]
+    average = sum(math.exp(d) for of in normalized for d in of.values()) / len(every)
+
+    def advantage(answer: Answer, of: dict[int, float]) -> Tensor:
+        steps = potentials(answer)
+        saturated = {k: sum(steps[t] > known for t in steps if t < k) for k in steps}
+        f = [1 - alpha * (1 - math.exp(-saturated[int(k)])) for k in answer.step]
+        g = [math.exp(of[int(k)]) - average for k in answer.step]
+        return centred(answer, answers) * answer.logp.new_tensor(f) + xi * answer.logp.new_tensor(g)
+
+    whole = _whitened([advantage(a, of) for a, of in zip(answers, normalized, strict=True)], lambda x: x.std() + 1e-8)
+    return -mean_of_tokens(clipped(ratio(a), adv, low, high) for a, adv in zip(answers, whole, strict=True))
 
 
 def dual_clip(

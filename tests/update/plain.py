@@ -26,6 +26,11 @@ SETTINGS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "kl_cov:code": ({"kl.mask.share": 0.1}, {"share": 0.1}),
     "vapo": ({"advantage.alpha": 0.5}, {"alpha": 0.5}),
     "hispo": ({"mask.low": 0.5, "mask.high": 1.5}, {"of_answer": 0.5}),
+    "spear": (
+        {f"{half}mask.{k}": v for half in ("", "replay.") for k, v in (("share", 0.1), ("low", 0.02))}
+        | {"replay.reduce.updates": 2.0},
+        {"share": 0.1, "cov_low": 0.02, "ramp": 2.0},
+    ),
     **dict.fromkeys(("alp", "alp:sequence"), ({"likelihood.sigma": 1e-12}, {})),
 }
 """Where a row's own numbers would leave a part of it unused, or blur what is compared, others, as settings and as the published
@@ -91,6 +96,7 @@ def batch(seed: int = 0) -> Batch:
     rows += [(0, rows[-1][1], Origin.MISMATCHED), (2, rows[0][1], Origin.MISMATCHED)]
     rows.insert(2, rows[0])
     rows.insert(4, (0, [], Origin.POLICY))
+    rows += [(1, rows[0][1], Origin.REPLAY), (2, rows[1][1], Origin.REPLAY)]
     width = max(len(prompts[p]) + len(answer) for p, answer, _ in rows) + 2
     ids = torch.randint(3, VOCABULARY, (len(rows), width), generator=generator)
     action = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -117,6 +123,8 @@ def batch(seed: int = 0) -> Batch:
         reward_weights=torch.tensor([1.0, -0.5], dtype=torch.float64).expand(len(rows), 2),
         turn=(torch.arange(width) // 4).expand(action.shape),
         turn_reward=reward[:, None] + torch.arange(width) // 4 * reward.square()[:, None],
+        step=(torch.arange(width) // 3).expand(action.shape),
+        potential=torch.cos(torch.arange(width) // 3 + prompt[:, None] + reward.nan_to_num()[:, None]),
         task=prompt.clamp(max=1),
         origin=origin,
     )
