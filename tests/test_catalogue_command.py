@@ -26,7 +26,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *arguments: str) 
 
 def ids(lines: list[str]) -> list[str]:
     """The rows that are listed, in order."""
-    first = (re.match(r" (?:  )?([a-z][a-z_:]*)( =|  |$)", line) for line in lines)
+    first = (re.match(r" (?:  )?([a-z][a-z0-9_:]*)( =|  |$)", line) for line in lines)
     return [found[1] for found in first if found and found[1] in METHODS]
 
 
@@ -110,7 +110,8 @@ def test_show_says_what_a_run_needs_and_how_each_number_is_set():
     assert "https://arxiv.org/abs/2305.18290" in shown
     for name, value in METHODS["dpo"].numbers():
         assert f"method.{name}={brief(value)} " in shown
-    assert list(numbers(METHODS["dpo"].terms[0].advantage)) == [("score", "log_ratio"), ("loss.beta", 0.1), ("loss.gap", 0.0)]
+    numbered = list(numbers(METHODS["dpo"].terms[0].advantage))
+    assert numbered == [("score", "log_ratio"), ("loss.beta", 0.1), ("loss.gap", 0.0), ("to", "ref")]
 
 
 def test_show_tells_a_form_from_its_row_and_a_row_its_forms():

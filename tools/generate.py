@@ -47,7 +47,6 @@ from quatrain.prompts import open_task
 from quatrain.recipes import RECIPES
 from quatrain.types import Origin
 from reproductions.rows import results
-from reproductions.stability import results as stability
 from reproductions.tunnel import results as wind
 
 ROOT = Path(__file__).parent.parent
@@ -543,11 +542,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tunnel-made": tunnel_made,
     "tunnel-start": tunnel_start,
     "tunnel-speed": tunnel_speed,
-    "accuracy-map": stability.accuracy_map,
-    "collapse-map": stability.collapse_map,
-    "published": stability.published,
-    "signs": stability.signs,
-    "signs-tried": stability.tried,
     "meanings": verdicts,
     "rules": rules,
     "rule-examples": rule_examples,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from quatrain.config import ConfigError
@@ -79,7 +79,7 @@ def table(width: int) -> Table:
     """Every method by its lines and reduction, a term a row, by family; in a narrow terminal the lines are a product."""
     side_by_side = width >= LINES_FROM
     heads = (*LINES, "on") if side_by_side else (" · ".join(LINES),)
-    out = Table("method", *heads, box=SIMPLE, pad_edge=False)
+    out = Table("method", *(Column(head, overflow="fold") for head in heads), box=SIMPLE, pad_edge=False)
     out.columns[0].no_wrap = True
     for home, names in by_family(METHODS).items():
         out.add_row(Text(home, "bold"))

@@ -520,10 +520,10 @@ class LengthSwitched:
     """The most that a right answer may lose by its length."""
     threshold: float = 1.0
     """Smallest reward of a right answer."""
-    eps: NonNegativeFloat = 1e-6
-    """Added to the deviation of the lengths."""
     of: Any = Relative(scale="group")
     """The advantage."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the deviation of the lengths."""
     live: ClassVar[bool] = False
     scope: ClassVar[Scope] = "batch"
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any
 
 MAP = Path(__file__).with_name("map.json")
 WARNING = Path(__file__).with_name("warning.json")
@@ -54,80 +50,3 @@ CLAIMS = (
     Published("aepo", "lr=4", "bad answers are left out while entropy is too high"),
 )
 """What the rows' papers claim, where the lab can ask it."""
-
-
-def accuracy_map() -> str:
-    """Accuracy at the end, the darker the higher, with its interval where the pointer rests."""
-    return _heat(lambda cell: (cell["accuracy"]["value"], _told(cell["accuracy"])))
-
-
-def collapse_map() -> str:
-    """The share of runs that collapsed, the darker the more."""
-    return _heat(lambda cell: (cell["collapsed"]["value"], _told(cell["collapsed"])))
-
-
-def published() -> str:
-    """What became of each claim."""
-    head = "| method | under | says | more accurate than GRPO by | verdict |"
-    rows = [
-        f"| `{c['method']}` | {c['cell']} | {c['says']} | {_counted(c['difference'])} | **{c['verdict']}** |"
-        for c in json.loads(MAP.read_text())["claims"]
-    ]
-    return "\n".join([head, f"|{'---|' * 5}", *rows])
-
-
-def _heat(value: Any) -> str:
-    cells = {(cell["method"], cell["cell"]): cell for cell in json.loads(MAP.read_text())["cells"]}
-    stresses, methods = (list(dict.fromkeys(key[n] for key in cells)) for n in (1, 0))
-    head = "".join(f"<th>{escape(name).replace('=', '<br>')}</th>" for name in stresses)
-    rows = [f"<tr><th>{name}</th>{''.join(_cell(cells.get((name, s)), value) for s in stresses)}</tr>" for name in methods]
-    return "\n".join(['<table class="heat">', f"<tr><th></th>{head}</tr>", *rows, "</table>"])
-
-
-def _cell(cell: dict[str, Any] | None, value: Any) -> str:
-    if cell is None:
-        return "<td></td>"
-    found, told = value(cell)
-    seeds = len(cell["runs"])
-    return f'<td style="--heat: {found:.2f}" title="{told}, {seeds} runs">{found:.2f}</td>'
-
-
-def signs() -> str:
-    """The bound that the lab's runs give each sign, and what it foresees alone."""
-    rows = [
-        f"| `{s['metric']}` | {'above' if s['above'] else 'below'} | {s['bound']:.3g} × {UNITS[s['against']]} | {_tried(s)} |"
-        for s in json.loads(WARNING.read_text())["signs"]
-    ]
-    return "\n".join([f"| metric | is | bound | {TRIED} |", f"|{'---|' * 6}", *rows])
-
-
-def tried() -> str:
-    """All signs together: bounds fitted on other methods, on other stresses, and by rule of thumb."""
-    found = json.loads(WARNING.read_text())
-    names = ("fitted on other methods", "fitted on other stresses", "by rule of thumb")
-    return "\n".join([f"| bounds | {TRIED} |", f"|{'---|' * 4}", *(f"| {name} | {_tried(found[name])} |" for name in names)])
-
-
-TRIED = "collapses foreseen | steps ahead, the middle half | false alarms"
-UNITS = {
-    "nothing": "1",
-    "first": "the first mean",
-    "before": "the mean before",
-    "best": "the best mean",
-    "median": "the median mean",
-}
-
-
-def _tried(found: dict[str, Any]) -> str:
-    ahead = found["steps_ahead"]
-    steps = "{1:.0f}, {0:.0f} to {2:.0f}".format(*ahead) if ahead else "–"
-    return " | ".join([_counted(found["foreseen"]), steps, _counted(found["false"])])
-
-
-def _counted(found: dict[str, Any] | None) -> str:
-    return f"{_told(found)}, {found['n']} runs" if found else "–"
-
-
-def _told(found: dict[str, float | None]) -> str:
-    low, high = (math.nan if bound is None else bound for bound in (found["low"], found["high"]))
-    return f"{found['value']:.2f} [{low:.2f}, {high:.2f}]"
