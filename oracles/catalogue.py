@@ -457,6 +457,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "gfpo": "Neither filters a group before its statistics.",
         "mhpo": "Neither damps a ratio by a hazard.",
         "r2vpo": "Neither penalizes the variance of the ratio.",
+        "r2vpo:fixed": "Neither penalizes the variance of the ratio.",
         "c3po": "Neither fills a budget of tokens.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",

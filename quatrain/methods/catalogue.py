@@ -64,6 +64,7 @@ from quatrain.objective import (
     Preferred,
     PrefixMinimum,
     PreservingClip,
+    Priced,
     Reference,
     Rejected,
     Relative,
@@ -92,6 +93,7 @@ from quatrain.objective import (
 from quatrain.types import Origin
 
 _Z_SCORE = Relative(baseline="group", scale="group")
+_VARIANCE = StayClose("variance", to="old")
 _SHOWN = (Origin.DEMONSTRATION,)
 _BOTH = (Origin.POLICY, Origin.DEMONSTRATION)
 _RATED = (Origin.RATED,)
@@ -467,16 +469,23 @@ METHODS: dict[str, Method] = {
         Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
         Term(
             name="variance",
-            coefficient=2.5,
             denominator=Current(),
-            advantage=StayClose("variance", to="old"),
+            advantage=Priced(bound=0.01, rate=10.0, first=2.5, of=_VARIANCE),
             reduce=PerSequence(),
         ),
         paper="arXiv:2601.03320",
         claim="A price on the ratio's variance in the place of the clip: Â − 2λ·(r − 1) brakes stale data and never cuts it.",
         aka=("ratio_variance",),
-        note="λ is fixed here, where the paper's follows the variance as a dual variable. 2.5 is ours: an answer one deviation "
-        "above the mean comes to rest at ratio 1.2. Reduction and advantage are GRPO's.",
+        note="λ is a dual variable: it rises while the variance is above its bound. Bound, rate and the first λ are ours: a "
+        "standard deviation of 0.1, and λ = 2.5 lets an answer one deviation above the mean come to rest at ratio 1.2. With one "
+        "update for each batch the ratio is 1, and λ falls to 0. Reduction and advantage are GRPO's.",
+    ),
+    "r2vpo:fixed": Method(
+        Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(name="variance", coefficient=2.5, denominator=Current(), advantage=_VARIANCE, reduce=PerSequence()),
+        paper="arXiv:2601.03320",
+        claim="The same with λ as a number, so that nothing is remembered.",
+        note="2.5 is ours: an answer one deviation above the mean comes to rest at ratio 1.2.",
     ),
     "c3po": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=Budget(tokens=409_600.0)),

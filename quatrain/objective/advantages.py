@@ -950,9 +950,7 @@ class StayClose:
         return frozenset({f"logp_{self.to}"})
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
-        other = view.batch.logp_ref if self.to == "ref" else view.batch.logp_old
-        assert other is not None
-        distance = view.current() - other
+        distance = self._distance(view)
         match self.estimator:
             case "k1":
                 return -torch.ones_like(distance)
@@ -969,6 +967,75 @@ class StayClose:
             case "variance":
                 distance = distance.clamp(max=MAX_LOG_RATIO / 2)  # as it is squared
                 return -2 * distance.exp() * torch.expm1(distance)
+
+    def cost(self, view: View) -> Float[Tensor, "B T"]:
+        """k of each action."""
+        distance = self._distance(view)
+        match self.estimator:
+            case "k1":
+                return distance
+            case "k2":
+                return distance**2 / 2
+            case "k3":
+                return torch.expm1((-distance).clamp(max=MAX_LOG_RATIO)) + distance
+            case "forward":
+                return torch.expm1(distance.clamp(max=MAX_LOG_RATIO)) - distance
+            case "weighted":
+                return 1 - (1 + distance) * (-distance).clamp(max=MAX_LOG_RATIO).exp()
+            case "abs":
+                return distance.abs()
+            case "variance":
+                return torch.expm1(distance.clamp(max=MAX_LOG_RATIO / 2)) ** 2
+
+    def _distance(self, view: View) -> Float[Tensor, "B T"]:
+        other = view.batch.logp_ref if self.to == "ref" else view.batch.logp_old
+        assert other is not None
+        return view.current() - other
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The pull toward another policy, times a price that rises while the distance is above a bound, and falls while it is below.
+
+        Â = λ·of;  λ ← max(0, λ + rate·(E[k] − bound)) after each update;  E[k] = mean over answers of their mean k
+
+    Source: arXiv:2601.03320 (R²VPO): dual ascent on the constraint E[k] ≤ bound; k is the estimate whose pull `of` is.
+    """
+
+    bound: NonNegativeFloat = 0.01
+    """The distance that is to be kept to; the paper's is not known to us, and this one is ours."""
+    rate: NonNegativeFloat = 10.0
+    """How fast the price moves, likewise ours; 0 keeps it where it starts."""
+    first: NonNegativeFloat = 2.5
+    """The price λ before the first update, likewise ours."""
+    of: StayClose = StayClose("variance", to="old")
+    """The pull."""
+    live: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "token"
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        return (self.first,)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        (price,) = view.recall(self)
+        return price * self.of(view)
+
+    def remember(self, view: View) -> tuple[float, ...]:
+        (price,) = view.recall(self)
+        cost = self._cost(view)
+        return (max(0.0, price + self.rate * (cost - self.bound)),) if math.isfinite(cost) else (price,)
+
+    def metrics(self, view: View) -> dict[str, float]:
+        return {"price": view.recall(self)[0], "price/cost": self._cost(view)}
+
+    def _cost(self, view: View) -> float:
+        """E[k]; NaN where there are no answers."""
+        return view.mean(self.of.cost(view).double())[view.included].mean().item()
 
 
 @dataclass(frozen=True)

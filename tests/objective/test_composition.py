@@ -61,6 +61,7 @@ from quatrain.objective import (
     PerTurn,
     PrefixMinimum,
     PreservingClip,
+    Priced,
     Reference,
     Rejected,
     Relative,
@@ -388,7 +389,7 @@ PENALTIES = [
     StayClose(estimator, to)
     for estimator in ("k1", "k2", "k3", "forward", "weighted", "abs", "variance")
     for to in ("ref", "old")
-] + [ByReward(), Flattened()]
+] + [ByReward(), Flattened(), Priced(), Priced(of=StayClose("k1")), Priced(of=StayClose())]
 
 
 def compose(seed: int) -> tuple[Any, ...]:

@@ -143,6 +143,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "sapo": sapo,
     "mhpo": mhpo,
     "r2vpo": r2vpo,
+    "r2vpo:fixed": r2vpo,
     "c3po": c3po,
     "ce_gppo": ce_gppo,
     "clip_cov": clip_cov,
