@@ -447,6 +447,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 NO_PEER: Mapping[str, str] = MappingProxyType(
     {
+        "oblr_po": "verl weighs rewards by gradients for a baseline of each token, up to it; neither for one of the answer.",
         "max_rl": "Neither divides by a group's mean reward.",
         "qwenlong_l1_5": "Neither has a deviation of each task.",
         "aepo": "Neither has a deviation of each task, nor a switch by entropy.",

@@ -210,6 +210,15 @@ METHODS: dict[str, Method] = {
         claim="What its code computes: a mean over the minibatch's tokens, where the derivation has a sum for each answer.",
         note="Equal to verl.",
     ),
+    "oblr_po": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="gradient_weighted"), reduce=Constant()),
+        paper="arXiv:2511.23310",
+        claim="The baseline of least variance weighs rewards by squared gradients, and the step follows their signal and noise.",
+        aka=("oblr", "gradient_weighted_baseline"),
+        note="The baseline alone, for any learning rate: the paper's schedule by signal and noise is not here. That the answer "
+        "itself is left out, so that nothing is biased, is ours, as are the clip and that gradients are those of the head, "
+        "taken as orthogonal from token to token. In small groups it can be of more variance than rloo's baseline.",
+    ),
     "gpg": Method(
         Term(denominator=Current(), advantage=Relative(baseline="group"), reduce=Undiluted(PerGroup())),
         paper="arXiv:2504.02546",

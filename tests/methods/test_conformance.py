@@ -84,6 +84,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         },
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
+        "its baseline weighs the other answers unequally": {"oblr_po"},
         "each turn has an advantage of its own": {"rank_grpo", "rank_grpo:code", "istar"},
         "bad answers are left out at this entropy": {"aepo"},
         "each answer is judged for itself": {"implicit_prm", "kto"},
@@ -119,6 +120,7 @@ EQUAL_NUMBERS = [
     ("reinforce_pp:code", {"mask.low": 0.1, "mask.high": 0.1, "advantage.of.kl": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("reinforce_pp:baseline", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "lam": 0.5}),
     ("max_rl", {"advantage.eps": 0.1}, {"eps": 0.1}),
+    ("oblr_po", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("topr", {"mask.negative_low": 0.8, "mask.negative_high": 1.5}, {"low": 0.8, "high": 1.5}),
     ("topr", {"mask.positive_low": 0.8, "mask.positive_high": 1.5}, {"good_low": 0.8, "good_high": 1.5}),
     ("grpo", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
@@ -348,7 +350,7 @@ def test_bounds_are_those_of_the_paper(name: str):
         action=torch.ones_like(moved, dtype=torch.bool),
         **dict.fromkeys(("logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"), here),
         values=torch.zeros_like(moved),
-        **dict.fromkeys(("entropy", "entropy_old", "certainty"), torch.ones_like(moved)),
+        **dict.fromkeys(("entropy", "entropy_old", "certainty", "grad_norm_sq"), torch.ones_like(moved)),
         log_z=torch.zeros_like(reward),
         reward=reward,
         reward_greedy=torch.zeros_like(reward),
@@ -568,6 +570,7 @@ def test_metrics_are_numbers_under_one_scheme(name: str):
 
 OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
+    "gradient_weighted": "none",
     **{
         "group_mean": "none",
         "task": "group",

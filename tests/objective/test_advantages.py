@@ -111,6 +111,21 @@ def test_relative_weighted_by_length():
     assert_equal(Relative(baseline="length_weighted")(pair)[:, 1], floats(-1, 3))
 
 
+def test_relative_weighted_by_gradients():
+    """Weights 3, 1 and 0 of three answers: the others' means are 5, 1 and (3·1 + 1·5)/4 = 2; alone there is nothing to weigh."""
+    four = view(
+        [[1, 0, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1]],
+        reward=floats(1, 5, 7, 2),
+        prompt_id=torch.tensor([0, 0, 0, 1]),
+        grad_norm_sq=torch.tensor([[1, nan, 2], [9, 1, 9], [0, 0, 9], [1, 1, 1]]),
+    )
+    weighted = Relative(baseline="gradient_weighted")
+    assert weighted.needs == {"reward", "prompt_id", "grad_norm_sq"}
+    assert_equal(weighted(four)[:, 0], floats(-4, 4, 5, 0))
+    flat = replace(four, batch=four.batch.replace(grad_norm_sq=torch.zeros(4, 3)))
+    assert_equal(weighted(flat)[:, 0], floats(1, 5, 7, 0))
+
+
 def test_relative_over_a_mean_that_is_not_above_zero_is_nothing():
     graded = view([[1]] * 4, reward=floats(-3, 1, -1, 1), prompt_id=torch.tensor([0, 0, 1, 1]))
     assert (Relative(scale="group_mean")(graded) == 0).all()
@@ -127,12 +142,13 @@ def test_relative_to_the_deviation_of_each_task():
 
 
 @pytest.mark.parametrize("scale", ["none", "group", "task", "batch", "group_mean"])
-@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted"])
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted", "gradient_weighted"])
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_relative_without_contrast_is_exactly_zero(baseline: str, scale: str, eps: float):
     """Also where the mean of equal rewards is not one of them in floating point: (0.1 + 0.1 + 0.1) / 3 ≠ 0.1."""
     groups = torch.tensor([0, 0, 0, 1])
-    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=groups, task=groups)
+    lengths = torch.ones(4, 1)
+    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=groups, task=groups, grad_norm_sq=lengths)
     assert (Relative(baseline=baseline, scale=scale, eps=eps)(rewards) == 0).all()
 
 

@@ -357,7 +357,7 @@ def test_no_row_is_doubtful(name: str):
 
 _STATISTICS = [
     Relative(baseline, scale)
-    for baseline in ("none", "group", "leave_one_out", "length_weighted", "batch")
+    for baseline in ("none", "group", "leave_one_out", "length_weighted", "gradient_weighted", "batch")
     for scale in ("none", "group", "task", "batch", "group_mean")
 ]
 LINES: dict[str, list[Any]] = {
