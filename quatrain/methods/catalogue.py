@@ -99,13 +99,13 @@ _BOTH = (Origin.POLICY, Origin.DEMONSTRATION)
 _RATED = (Origin.RATED,)
 
 
-def _preference(score: str, loss: Logistic | Squared | Hinge) -> Term:
+def _preference(score: str, loss: Logistic | Squared | Hinge, on: tuple[Origin, ...] = _RATED) -> Term:
     return Term(
         denominator=Current(),
         advantage=Preferred(score, loss),  # type: ignore[arg-type]
         likelihood=Sequence(),
         reduce=SumPerGroup(),
-        on=_RATED,
+        on=on,
     )
 
 
@@ -1068,8 +1068,26 @@ METHODS: dict[str, Method] = {
         claim="A reward is fitted with a bias against its own optimal value, so that offline pairs are not over-optimized.",
         aka=("value_incentivized", "pessimistic_vpo"),
         note="The offline, pessimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
-        "these are the preferred ones, and alpha = 0.1, is ours. The online form has the other sign and needs answers of a "
-        "calibration policy, which no run samples. TRL adds to dpo the likelihood per token.",
+        "these are the preferred ones, and alpha = 0.1, is ours. The online form is vpo:online. TRL adds to dpo the likelihood "
+        "per token.",
+    ),
+    "vpo:online": Method(
+        _preference("log_ratio", Logistic(beta=0.1), on=(Origin.POLICY,)),
+        Term(
+            name="calibrate",
+            coefficient=0.01,
+            denominator=Current(),
+            advantage=Rejected(math.inf),
+            likelihood=Sequence(),
+            reduce=PerCreditedToken(),
+            on=_SHOWN,
+        ),
+        paper="arXiv:2405.19320",
+        claim="The other bias, where the pairs are the policy's own answers: it goes where calibration answers are not.",
+        aka=("optimistic_vpo", "online_vpo"),
+        note="The online, optimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
+        "these are the demonstrations, whoever wrote them, and alpha = 0.1, is ours. Each two answers to a prompt with different "
+        "rewards are a pair, where the paper draws two and asks.",
     ),
     "kto": Method(
         Term(denominator=Current(), advantage=Desirable(beta=0.1), likelihood=Sequence(), reduce=PerSequence(), on=_RATED),

@@ -242,6 +242,7 @@ EQUAL_NUMBERS = [
     ("orpo", {"odds.coefficient": 0.5}, {"lam": 0.5}),
     ("slic", {"advantage.loss.gap": 3.0, "nll.coefficient": 0.5}, {"delta": 3.0, "lam": 0.5}),
     ("vpo", {"advantage.loss.beta": 0.5, "calibrate.coefficient": 0.1}, {"beta": 0.5, "alpha": 0.2}),
+    ("vpo:online", {"advantage.loss.beta": 0.5, "calibrate.coefficient": 0.1}, {"beta": 0.5, "alpha": 0.2}),
     ("kto", {"advantage.beta": 0.5}, {"beta": 0.5}),
     ("kto", {"advantage.desirable": 0.5, "advantage.undesirable": 2.0}, {"desirable": 0.5, "undesirable": 2.0}),
 ]

@@ -34,7 +34,7 @@ from tests.reference.off_policy import (
     p1_vl,
     seq_tis,
 )
-from tests.reference.preferences import dpo, ipo, ipo_mean, istar_prm, kto, orpo, simpo, slic, vpo
+from tests.reference.preferences import dpo, ipo, ipo_mean, istar_prm, kto, orpo, simpo, slic, vpo, vpo_online
 from tests.reference.reinforce import (
     em_rl,
     gpg,
@@ -196,6 +196,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "orpo": orpo,
     "slic": slic,
     "vpo": vpo,
+    "vpo:online": vpo_online,
     "kto": kto,
 }
 """The published loss of every row of the catalogue, by its id; numbers are keyword arguments."""
