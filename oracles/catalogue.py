@@ -486,7 +486,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "hpt": "Neither chooses between imitation and reinforcement by the prompt.",
         "hpt:soft": "Neither chooses between imitation and reinforcement by the prompt.",
         "hpt:code": "Neither chooses between imitation and reinforcement by the prompt.",
-        "vpo:online": "TRL's nearest, XPO, samples what it learns from in its loss.",
+        "vpo:online": "TRL's online DPO has no calibration answers.",
         "a_lol": "Neither learns offline from advantages over the reference policy.",
     }
 )
