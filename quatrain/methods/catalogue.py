@@ -1087,7 +1087,7 @@ METHODS: dict[str, Method] = {
         aka=("optimistic_vpo", "online_vpo"),
         note="The online, optimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
         "these are the demonstrations, whoever wrote them, and alpha = 0.1, is ours. Each two answers to a prompt with different "
-        "rewards are a pair, where the paper draws two of each.",
+        "rewards are a pair, where the paper draws two.",
     ),
     "kto": Method(
         Term(denominator=Current(), advantage=Desirable(beta=0.1), likelihood=Sequence(), reduce=PerSequence(), on=_RATED),
