@@ -450,6 +450,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "spae": "Neither asks for the answer after each step.",
         "spear": "Neither replays a run's own answers.",
         "kepo": "TRL's divergence with a teacher is one over the whole vocabulary, and neither has a gate.",
+        "oblr_po": "verl weighs rewards by gradients for a baseline of each token, up to it; neither for one of the answer.",
         "max_rl": "Neither divides by a group's mean reward.",
         "qwenlong_l1_5": "Neither has a deviation of each task.",
         "aepo": "Neither has a deviation of each task, nor a switch by entropy.",
@@ -460,6 +461,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "gfpo": "Neither filters a group before its statistics.",
         "mhpo": "Neither damps a ratio by a hazard.",
         "r2vpo": "Neither penalizes the variance of the ratio.",
+        "r2vpo:fixed": "Neither penalizes the variance of the ratio.",
         "c3po": "Neither fills a budget of tokens.",
         "ce_gppo": "Neither keeps a gradient of what its clip would block and scales it.",
         "intuitor": "Neither has a reward that the policy's own distributions give.",
@@ -487,6 +489,7 @@ NO_PEER: Mapping[str, str] = MappingProxyType(
         "hpt": "Neither chooses between imitation and reinforcement by the prompt.",
         "hpt:soft": "Neither chooses between imitation and reinforcement by the prompt.",
         "hpt:code": "Neither chooses between imitation and reinforcement by the prompt.",
+        "vpo:online": "TRL's online DPO has no calibration answers.",
         "a_lol": "Neither learns offline from advantages over the reference policy.",
     }
 )

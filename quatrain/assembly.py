@@ -36,7 +36,7 @@ from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 PROVIDED = frozenset(
     {"reward", "rewards", "reward_weights", "reward_greedy", "turn", "turn_reward", "prompt_id", "task"}
     | {"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"}
-    | {"entropy", "entropy_old", "certainty", "values", "log_z", "step", "potential"}
+    | {"entropy", "entropy_old", "certainty", "grad_norm_sq", "values", "log_z", "step", "potential"}
 )
 """Fields of a batch that a run of this kind can fill."""
 OF_ANSWERS = frozenset({"reward", "prompt_id", "logp_old", "logp_rollout", "logp_ref", "entropy"})

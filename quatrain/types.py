@@ -174,6 +174,8 @@ class Batch:
     """[B, T] the same entropy at the start of the update."""
     certainty: Tensor | None = None
     """[B, T] KL(U‖π) of the uniform distribution and the policy's at the start of the update, in the state of the action."""
+    grad_norm_sq: Tensor | None = None
+    """[B, T] ‖∇log π‖² of the action by the weight of the policy's head, at the start of the update."""
     log_z: Tensor | None = None
     """[B] log Z of the sequence's prompt, as the current forward pass knows it."""
     values: Tensor | None = None

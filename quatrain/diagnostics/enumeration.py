@@ -166,6 +166,7 @@ class World:
             "entropy": current.entropy,
             "entropy_old": self.entropy,
             "certainty": self.certainty,
+            "grad_norm_sq": self.scores.square().sum((3, 4)),
             "values": self.values,
             "version": every_token,
             "turn": every_token,

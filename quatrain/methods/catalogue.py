@@ -66,6 +66,7 @@ from quatrain.objective import (
     Preferred,
     PrefixMinimum,
     PreservingClip,
+    Priced,
     Ramped,
     Reference,
     Rejected,
@@ -97,19 +98,20 @@ from quatrain.objective import (
 from quatrain.types import Origin
 
 _Z_SCORE = Relative(baseline="group", scale="group")
+_VARIANCE = StayClose("variance", to="old")
 _SHOWN = (Origin.DEMONSTRATION,)
 _BOTH = (Origin.POLICY, Origin.DEMONSTRATION)
 _RATED = (Origin.RATED,)
 _SPARING = CovarianceDrop(share=0.02, low=1.0, high=40.0, of=Clip(0.2, 0.28))
 
 
-def _preference(score: str, loss: Logistic | Squared | Hinge) -> Term:
+def _preference(score: str, loss: Logistic | Squared | Hinge, on: tuple[Origin, ...] = _RATED) -> Term:
     return Term(
         denominator=Current(),
         advantage=Preferred(score, loss),  # type: ignore[arg-type]
         likelihood=Sequence(),
         reduce=SumPerGroup(),
-        on=_RATED,
+        on=on,
     )
 
 
@@ -213,6 +215,15 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2505.23585",
         claim="What its code computes: a mean over the minibatch's tokens, where the derivation has a sum for each answer.",
         note="Equal to verl.",
+    ),
+    "oblr_po": Method(
+        Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=Relative(baseline="gradient_weighted"), reduce=Constant()),
+        paper="arXiv:2511.23310",
+        claim="The baseline of least variance weighs rewards by squared gradients, and the step follows their signal and noise.",
+        aka=("oblr", "gradient_weighted_baseline"),
+        note="The baseline alone, for any learning rate: the paper's schedule by signal and noise is not here. That the answer "
+        "itself is left out, so that nothing is biased, is ours, as are the clip and that gradients are those of the head, "
+        "taken as orthogonal from token to token. In small groups it can be of more variance than rloo's baseline.",
     ),
     "gpg": Method(
         Term(denominator=Current(), advantage=Relative(baseline="group"), reduce=Undiluted(PerGroup())),
@@ -487,16 +498,23 @@ METHODS: dict[str, Method] = {
         Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
         Term(
             name="variance",
-            coefficient=2.5,
             denominator=Current(),
-            advantage=StayClose("variance", to="old"),
+            advantage=Priced(bound=0.01, rate=10.0, first=2.5, of=_VARIANCE),
             reduce=PerSequence(),
         ),
         paper="arXiv:2601.03320",
         claim="A price on the ratio's variance in the place of the clip: Â − 2λ·(r − 1) brakes stale data and never cuts it.",
         aka=("ratio_variance",),
-        note="λ is fixed here, where the paper's follows the variance as a dual variable. 2.5 is ours: an answer one deviation "
-        "above the mean comes to rest at ratio 1.2. Reduction and advantage are GRPO's.",
+        note="λ is a dual variable: it rises while the variance is above its bound. Bound, rate and the first λ are ours: a "
+        "standard deviation of 0.1, and λ = 2.5 lets an answer one deviation above the mean come to rest at ratio 1.2. With one "
+        "update for each batch the ratio is 1, and λ falls to 0. Reduction and advantage are GRPO's.",
+    ),
+    "r2vpo:fixed": Method(
+        Term(denominator=Old(), advantage=_Z_SCORE, reduce=PerSequence()),
+        Term(name="variance", coefficient=2.5, denominator=Current(), advantage=_VARIANCE, reduce=PerSequence()),
+        paper="arXiv:2601.03320",
+        claim="The same with λ as a number, so that nothing is remembered.",
+        note="2.5 is ours: an answer one deviation above the mean comes to rest at ratio 1.2.",
     ),
     "c3po": Method(
         Term(mask=Clip(0.2, 0.2), denominator=Old(), advantage=_Z_SCORE, reduce=Budget(tokens=409_600.0)),
@@ -1103,8 +1121,26 @@ METHODS: dict[str, Method] = {
         claim="A reward is fitted with a bias against its own optimal value, so that offline pairs are not over-optimized.",
         aka=("value_incentivized", "pessimistic_vpo"),
         note="The offline, pessimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
-        "these are the preferred ones, and alpha = 0.1, is ours. The online form has the other sign and needs answers of a "
-        "calibration policy, which no run samples. TRL adds to dpo the likelihood per token.",
+        "these are the preferred ones, and alpha = 0.1, is ours. The online form is vpo:online. TRL adds to dpo the likelihood "
+        "per token.",
+    ),
+    "vpo:online": Method(
+        _preference("log_ratio", Logistic(beta=0.1), on=(Origin.POLICY,)),
+        Term(
+            name="calibrate",
+            coefficient=0.01,
+            denominator=Current(),
+            advantage=Rejected(math.inf),
+            likelihood=Sequence(),
+            reduce=PerCreditedToken(),
+            on=_SHOWN,
+        ),
+        paper="arXiv:2405.19320",
+        claim="The other bias, where the pairs are the policy's own answers: it goes where calibration answers are not.",
+        aka=("optimistic_vpo", "online_vpo"),
+        note="The online, optimistic form. Its second term is alpha·beta times the log-likelihood of calibration answers; that "
+        "these are the demonstrations, whoever wrote them, and alpha = 0.1, is ours. Each two answers to a prompt with different "
+        "rewards are a pair, where the paper draws two.",
     ),
     "kto": Method(
         Term(denominator=Current(), advantage=Desirable(beta=0.1), likelihood=Sequence(), reduce=PerSequence(), on=_RATED),

@@ -121,6 +121,11 @@ PAPERS: dict[str, Paper] = {
         "Hao, Yaru and Dong, Li and Wu, Xun and Huang, Shaohan and Chi, Zewen and Wei, Furu",
         2025,
     ),
+    "arXiv:2511.23310": Paper(
+        "{OBLR-PO}: A Theoretical Framework for Stable Reinforcement Learning",
+        "Huang, Zixun and Sheng, Jiayi and Zheng, Zeyu",
+        2025,
+    ),
     "arXiv:2504.02546": Paper(
         "{GPG}: A Simple and Strong Reinforcement Learning Baseline for Model Reasoning",
         "Chu, Xiangxiang and Huang, Hailang and Zhang, Xiao and Wei, Fei and Wang, Yong",

@@ -100,18 +100,21 @@ class Signed:
 class Relative:
     """The reward against a baseline, in units of a scale; both are statistics of the rewards of the group or the minibatch.
 
-        Â = (R − b) / (σ + eps);  b = mean, mean of the others, Σ|y|R / Σ|y|, or 0;  σ = standard deviation, mean, or 1
+        Â = (R − b) / (σ + eps);  b = mean, mean of the others, Σ|y|R / Σ|y|, ΣwR / Σw of the others, or 0;
+        w = Σₜ‖∇log π_old(yₜ)‖²;  σ = standard deviation, mean, or 1
 
     Source: group mean and deviation: arXiv:2402.03300 (GRPO), section 4.1.2; without the deviation: arXiv:2503.20783 (Dr. GRPO);
-    mean of the others (leave-one-out): arXiv:2402.14740 (RLOO); weighted by length: arXiv:2505.23585 (OPO); the deviation of the
+    mean of the others (leave-one-out): arXiv:2402.14740 (RLOO); weighted by length: arXiv:2505.23585 (OPO), by
+    gradients: arXiv:2511.23310 (OBLR-PO), those of the head alone; the deviation of the
     minibatch: arXiv:2508.08221 (Lite PPO), of the task's answers in it: arXiv:2512.12967 (QwenLong-L1.5); over the group's mean:
     arXiv:2602.02710 (MaxRL), algorithm 1.
 
     Where all rewards are equal that a baseline is of, and in a group of one, Â is exactly 0.
     """
 
-    baseline: Literal["none", "group", "leave_one_out", "length_weighted", "batch"] = "group"
-    """What is subtracted: a mean over the group, over its other answers, over it weighted by length, or over the minibatch."""
+    baseline: Literal["none", "group", "leave_one_out", "length_weighted", "gradient_weighted", "batch"] = "group"
+    """What is subtracted: a mean over the group, over its other answers, over it weighted by length, over its other answers
+    weighted by gradients, or over the minibatch."""
     scale: Literal["none", "group", "task", "batch", "group_mean"] = "none"
     """Whose standard deviation is divided by; ``group_mean`` is the mean itself, and where that is not above 0, Â = 0."""
     eps: NonNegativeFloat = 1e-6
@@ -124,7 +127,10 @@ class Relative:
     @property
     def needs(self) -> frozenset[str]:
         whole = {self.baseline, self.scale} <= {"none", "task", "batch"}
-        return frozenset({"reward"} | (set() if whole else {"prompt_id"}) | ({"task"} if self.scale == "task" else set()))
+        weighing = {"grad_norm_sq"} if self.baseline == "gradient_weighted" else set[str]()
+        return frozenset(
+            {"reward"} | weighing | (set() if whole else {"prompt_id"}) | ({"task"} if self.scale == "task" else set())
+        )
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
         assert view.batch.reward is not None
@@ -134,7 +140,9 @@ class Relative:
             of = self._statistics(view, reward, "batch" if self.baseline == "batch" else "group")
             baseline = of.weighted_mean(view.length[:, 0]) if self.baseline == "length_weighted" else of.mean
             advantage, without = reward - baseline, of.constant
-            if self.baseline == "leave_one_out":
+            if self.baseline == "gradient_weighted":
+                advantage = reward - self._of_others(view, reward, of)
+            elif self.baseline == "leave_one_out":
                 advantage = advantage * of.count / (of.count - 1).clamp(min=1)
         if self.scale != "none":
             of = self._statistics(view, reward, "group" if self.scale == "group_mean" else self.scale)
@@ -142,6 +150,18 @@ class Relative:
             without = without | (of.mean <= 0) if self.scale == "group_mean" else without
         advantage = advantage.where(~without, 0)  # last, as 0 / (0 + eps) is NaN for eps = 0
         return advantage[:, None].expand(view.action.shape)
+
+    @staticmethod
+    def _of_others(view: View, reward: Tensor, group: Statistics) -> Float[Tensor, "B"]:
+        """The mean reward of each answer's group without it, weighted by gradients; 0 where the others have none."""
+        assert view.batch.grad_norm_sq is not None
+        weight = view.batch.grad_norm_sq.double().where(view.action, 0).sum(1)
+        others = (
+            (group.key[:, None] == group.key) & group.included & ~torch.eye(len(weight), dtype=torch.bool, device=weight.device)
+        )
+        weights = weight.where(others, 0)
+        total = weights.sum(1)
+        return (weights * reward.where(group.included, 0)).sum(1) / total.where(total > 0, 1)
 
     @staticmethod
     def _statistics(view: View, reward: Tensor, name: Literal["group", "task", "batch"]) -> Statistics:
@@ -1062,9 +1082,7 @@ class StayClose:
         return frozenset({f"logp_{self.to}"})
 
     def __call__(self, view: View) -> Float[Tensor, "B T"]:
-        other = view.batch.logp_ref if self.to == "ref" else view.batch.logp_old
-        assert other is not None
-        distance = view.current() - other
+        distance = self._distance(view)
         match self.estimator:
             case "k1":
                 return -torch.ones_like(distance)
@@ -1081,6 +1099,75 @@ class StayClose:
             case "variance":
                 distance = distance.clamp(max=MAX_LOG_RATIO / 2)  # as it is squared
                 return -2 * distance.exp() * torch.expm1(distance)
+
+    def cost(self, view: View) -> Float[Tensor, "B T"]:
+        """k of each action."""
+        distance = self._distance(view)
+        match self.estimator:
+            case "k1":
+                return distance
+            case "k2":
+                return distance**2 / 2
+            case "k3":
+                return torch.expm1((-distance).clamp(max=MAX_LOG_RATIO)) + distance
+            case "forward":
+                return torch.expm1(distance.clamp(max=MAX_LOG_RATIO)) - distance
+            case "weighted":
+                return 1 - (1 + distance) * (-distance).clamp(max=MAX_LOG_RATIO).exp()
+            case "abs":
+                return distance.abs()
+            case "variance":
+                return torch.expm1(distance.clamp(max=MAX_LOG_RATIO / 2)) ** 2
+
+    def _distance(self, view: View) -> Float[Tensor, "B T"]:
+        other = view.batch.logp_ref if self.to == "ref" else view.batch.logp_old
+        assert other is not None
+        return view.current() - other
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The pull toward another policy, times a price that rises while the distance is above a bound, and falls while it is below.
+
+        Â = λ·of;  λ ← max(0, λ + rate·(E[k] − bound)) after each update;  E[k] = mean over answers of their mean k
+
+    Source: arXiv:2601.03320 (R²VPO): dual ascent on the constraint E[k] ≤ bound; k is the estimate whose pull `of` is.
+    """
+
+    bound: NonNegativeFloat = 0.01
+    """The distance that is to be kept to; the paper's is not known to us, and this one is ours."""
+    rate: NonNegativeFloat = 10.0
+    """How fast the price moves, likewise ours; 0 keeps it where it starts."""
+    first: NonNegativeFloat = 2.5
+    """The price λ before the first update, likewise ours."""
+    of: StayClose = StayClose("variance", to="old")
+    """The pull."""
+    live: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "token"
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        return (self.first,)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs
+
+    def __call__(self, view: View) -> Float[Tensor, "B T"]:
+        (price,) = view.recall(self)
+        return price * self.of(view)
+
+    def remember(self, view: View) -> tuple[float, ...]:
+        (price,) = view.recall(self)
+        cost = self._cost(view)
+        return (max(0.0, price + self.rate * (cost - self.bound)),) if math.isfinite(cost) else (price,)
+
+    def metrics(self, view: View) -> dict[str, float]:
+        return {"price": view.recall(self)[0], "price/cost": self._cost(view)}
+
+    def _cost(self, view: View) -> float:
+        """E[k]; NaN where there are no answers."""
+        return view.mean(self.of.cost(view).double())[view.included].mean().item()
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Bound:
         return silent
 
     def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
-        """What every run of any method shows of its first term's parts and of demonstrations, under one scheme."""
+        """What every run of any method shows of its first term's parts, of advantages and of demonstrations, under one scheme."""
         out: dict[str, float] = {}
         if any(Origin.DEMONSTRATION in term.on for term in self.active) and self.batch.origin is not None:
             shown = of_origins(self.batch, (Origin.DEMONSTRATION,)).any(1)
@@ -141,8 +141,9 @@ class Bound:
             "ratio/max": ratio.max().item(),
             "advantage/std": factors.advantage[view.action].std(correction=0).item(),
         }
-        if hasattr(term.advantage, "metrics"):
-            out |= term.advantage.metrics(view)
+        for other in self.active:
+            if isinstance(other, Term) and hasattr(other.advantage, "metrics") and of_origins(self.batch, other.on).any():
+                out |= other.advantage.metrics(self._view(other, logp))
         if self.batch.prompt_id is not None:
             index, groups = view.group()
             size = (factors.advantage * view.action).abs().amax(1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from quatrain.objective.advantages import (
     GAE,
     OverGreedy,
+    Priced,
     Relative,
     ReturnToGo,
 )
@@ -122,7 +123,7 @@ def _exact(term: AnyTerm) -> bool:
     if not isinstance(term, Term) or isinstance(term.mask, ByOrigin) or isinstance(term.denominator, ByOrigin):
         return False
     kl = pull(term)
-    if kl is not None and kl is term.advantage and kl.to == "old":
+    if kl is not None and kl.to == "old" and (kl is term.advantage or isinstance(term.advantage, Priced)):
         return True  # at π_old it is 0
     known = isinstance(term.denominator, SAMPLERS) and even(term.mask) and isinstance(term.likelihood, Token | Sequence)
     fixed = isinstance(term.reduce, Constant | SumPerGroup)

@@ -24,6 +24,7 @@ from quatrain.objective.advantages import (
     LengthSwitched,
     One,
     OverGreedy,
+    Priced,
     Rejected,
     Relative,
     ReturnToGo,
@@ -387,7 +388,7 @@ def _same_for_all(term: AnyTerm, _: Terms) -> str | None:
     own = _own(term)
     if own is None or not constant(own.advantage) or not even(own.mask) or not isinstance(own.denominator, SAMPLERS):
         return None
-    if isinstance(own.advantage, StayClose):
+    if _has(own.advantage, StayClose):
         return 'k1 has the same slope for every action, so as a loss it pulls to nobody: take StayClose("k2"), or ReturnToGo()'
     return f"{brief(own.advantage)} makes the policy imitate its own answers, good and bad: take Accepted() or Relative()"
 
@@ -672,6 +673,8 @@ def _pinned(mask: Any) -> bool:
 
 def constant(advantage: Any) -> bool:
     """Whether an advantage is the same for all answers."""
+    if isinstance(advantage, Priced):
+        return constant(advantage.of)
     return isinstance(advantage, One) or (isinstance(advantage, StayClose) and advantage.estimator == "k1")
 
 

@@ -79,7 +79,12 @@ class Scores:
     """Of each prompt."""
     certainty: Float[Tensor, "K"] | None = None
     """KL(U‖π) of the uniform distribution and that same one, if it was asked for."""
+    grad_norm_sq: Float[Tensor, "K"] | None = None
+    """‖∇log π‖² by the weight of the head, if it was asked for: ‖1[y] − π‖²·‖h‖²/temperature²."""
 
+
+EXTRA = ("certainty", "grad_norm_sq")
+"""Scores that are told to who asks for them."""
 
 Weigh = Callable[[Scores], Scores]
 """From scores without gradient to −∂L/∂score of each, in the same layout."""
@@ -93,7 +98,7 @@ def score(
     temperature: float,
     head_rows: int,
     weigh: Weigh | None = None,
-    certainty: bool = False,
+    extra: frozenset[str] = frozenset(),
 ) -> Scores:
     """The scores of `targets`, without gradient; with `weigh`, the gradient Σ w ∇score is also added to all parameters.
 
@@ -101,22 +106,22 @@ def score(
         hidden: with its graph, if `weigh` is given.
         temperature: π is the softmax of the logits divided by it.
         head_rows: most hidden states that meet the vocabulary at once.
-        certainty: whether to tell that, too.
+        extra: which of EXTRA to tell, too.
     """
     leaf = hidden.detach().requires_grad_(weigh is not None)
     chunks = list(_chunks(targets, head_rows))
     keep = weigh is not None and len(chunks) == 1
     with torch.set_grad_enabled(keep):
-        parts = [_score_chunk(policy, leaf, targets, chunk, temperature, certainty=certainty) for chunk in chunks]
+        parts = [_score_chunk(policy, leaf, targets, chunk, temperature, extra) for chunk in chunks]
     if not parts:
         empty = leaf.new_zeros(0)
-        return Scores(empty, empty, empty, None, empty if certainty else None)
+        return Scores(empty, empty, empty, None, **dict.fromkeys(extra, empty))
     value = torch.cat([p.value.detach() for p in parts if p.value is not None]) if policy.critic is not None else None
     with torch.set_grad_enabled(weigh is not None):
         log_z = policy.log_z(leaf, targets.prompts) if policy.partition is not None else None
     logp, entropy = torch.cat([p.logp.detach() for p in parts]), torch.cat([p.entropy.detach() for p in parts])
-    sure = torch.cat([p.certainty.detach() for p in parts if p.certainty is not None]) if certainty else None
-    scores = Scores(logp, entropy, value, None if log_z is None else log_z.detach(), sure)
+    more = {name: torch.cat([getattr(p, name).detach() for p in parts]) for name in extra}
+    scores = Scores(logp, entropy, value, None if log_z is None else log_z.detach(), **more)
     if weigh is not None:
         weights = weigh(scores)
         if log_z is not None and weights.log_z is not None:
@@ -138,7 +143,12 @@ def _chunks(targets: Targets, head_rows: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _score_chunk(
-    policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[slice, slice], temperature: float, *, certainty: bool = False
+    policy: CausalLM,
+    leaf: Tensor,
+    targets: Targets,
+    chunk: tuple[slice, slice],
+    temperature: float,
+    extra: frozenset[str] = frozenset(),
 ) -> Scores:
     rows, members = chunk
     row = targets.row[members] - rows.start
@@ -146,8 +156,15 @@ def _score_chunk(
     logp = torch.log_softmax(policy.logits(state) / temperature, -1)
     entropy = -(logp.exp() * logp).sum(-1)
     value = policy.value(state)[row] if policy.critic is not None else None
-    sure = (-math.log(logp.shape[1]) - logp.mean(-1))[row] if certainty else None
-    return Scores(logp[row, targets.token[members]], entropy[row], value, None, sure)
+    taken = logp[row, targets.token[members]]
+    more: dict[str, Tensor] = {}
+    if "certainty" in extra:
+        more["certainty"] = (-math.log(logp.shape[1]) - logp.mean(-1))[row]
+    if "grad_norm_sq" in extra:
+        others = ((2 * logp).exp().sum(-1)[row] - (2 * taken).exp()).clamp(min=0)
+        size = torch.linalg.vector_norm(state, dim=-1, dtype=logp.dtype)[row] / temperature
+        more["grad_norm_sq"] = (torch.expm1(taken) ** 2 + others) * size**2
+    return Scores(taken, entropy[row], value, None, **more)
 
 
 def _surrogate(part: Scores, weights: Scores, chunk: tuple[slice, slice]) -> Tensor:

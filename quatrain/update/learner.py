@@ -22,7 +22,7 @@ from quatrain.objective.part import Memory
 from quatrain.policies import CausalLM, Forest, partition, plant
 from quatrain.policies.routing import NONE, Routing
 from quatrain.types import Batch, Origin
-from quatrain.update.fused import Scores, Targets, score
+from quatrain.update.fused import EXTRA, Scores, Targets, score
 from quatrain.update.pairs import margins, ranking
 from quatrain.update.reference import Reference
 
@@ -39,24 +39,26 @@ class BatchScores:
     value: Float[Tensor, "B T"] | None
     log_z: Float[Tensor, "B"] | None
     certainty: Float[Tensor, "B T"] | None = None
+    grad_norm_sq: Float[Tensor, "B T"] | None = None
     experts: Int[Tensor, "B T L K"] | None = None
     """Of all tokens, actions or not; -1 behind the last action."""
 
     @staticmethod
-    def empty(action: Tensor, policy: CausalLM, *, certainty: bool = False) -> BatchScores:
+    def empty(action: Tensor, policy: CausalLM, extra: frozenset[str] = frozenset()) -> BatchScores:
         """Those of a batch of which nothing is scored yet, in float32."""
         zeros = functools.partial(torch.zeros, dtype=torch.float32, device=policy.device)
         value = zeros(action.shape) if policy.critic is not None else None
         log_z = zeros(len(action)) if policy.partition is not None else None
-        return BatchScores(zeros(action.shape), zeros(action.shape), value, log_z, zeros(action.shape) if certainty else None)
+        more = {name: zeros(action.shape) for name in extra}
+        return BatchScores(zeros(action.shape), zeros(action.shape), value, log_z, **more)
 
     @staticmethod
     def of(targets: Targets, scores: Scores) -> BatchScores:
         """Scores of targets and prompts, laid out over sequences."""
         value = None if scores.value is None else targets.spread(scores.value)
         log_z = None if scores.log_z is None else scores.log_z[targets.prompt]
-        certainty = None if scores.certainty is None else targets.spread(scores.certainty)
-        return BatchScores(targets.spread(scores.logp), targets.spread(scores.entropy), value, log_z, certainty)
+        more = {name: targets.spread(found) for name in EXTRA if (found := getattr(scores, name)) is not None}
+        return BatchScores(targets.spread(scores.logp), targets.spread(scores.entropy), value, log_z, **more)
 
     def put(self, index: Tensor, some: BatchScores) -> None:
         """Fill in those of the sequences at `index`."""
@@ -167,10 +169,10 @@ class Learner:
             changes["logp_process"] = self.score(batch, self.process.policy).logp
         nothing = torch.zeros(batch.tokens.shape, device=self.policy.device)  # type: ignore[union-attr]
         if self.scores_old:
-            scores = self.score(batch, self.policy, certainty="certainty" in needs, routed=True)
+            scores = self.score(batch, self.policy, extra=needs & set(EXTRA), routed=True)
             changes["experts"] = scores.experts if self.config.routing == "old" else batch.experts
             changes["logp_old"], changes["values"] = scores.logp, scores.value
-            changes["certainty"] = scores.certainty
+            changes |= {name: getattr(scores, name) for name in EXTRA}
             changes["entropy_old"] = scores.entropy if "entropy_old" in needs else None
         elif "logp_old" in needs:  # a single update: its own forward pass tells, and replaces this
             changes["logp_old"] = nothing
@@ -289,23 +291,30 @@ class Learner:
 
     @torch.no_grad()
     def score(
-        self, batch: Batch, policy: CausalLM, *, certainty: bool = False, learning: bool = False, routed: bool = False
+        self,
+        batch: Batch,
+        policy: CausalLM,
+        *,
+        extra: frozenset[str] = frozenset(),
+        learning: bool = False,
+        routed: bool = False,
     ) -> BatchScores:
-        """Log-probabilities, entropies, values, log Z and, if asked for, certainties of a batch under `policy`, no gradient.
+        """Log-probabilities, entropies, values and log Z of a batch under `policy`, no gradient.
 
         Args:
+            extra: which of the fused operation's EXTRA to tell, too.
             learning: with what the policy has only in the forward passes of an update: noise, and the experts of the batch.
             routed: with the experts that are repeated or will be, and telling them; the policy at the start of the update.
         """
         assert batch.action is not None
-        out = BatchScores.empty(batch.action, policy, certainty=certainty)
+        out = BatchScores.empty(batch.action, policy, extra)
         for index in self._passes(batch):
             part = batch.rows(index)
             forest, targets = self._plant(part)
             under = self._as_learned(forest, part) if learning else self._routed(forest, part) if routed else None
             with under or contextlib.nullcontext() as routing:
                 hidden = policy.hidden_of(forest)
-            scores = score(policy, hidden, targets, certainty=certainty, **self._fused())
+            scores = score(policy, hidden, targets, extra=extra, **self._fused())
             out.put(index, BatchScores.of(targets, scores))
             if isinstance(routing, Routing):
                 out = out.routed(index, routing.chosen, forest)
@@ -410,7 +419,7 @@ class Learner:
         return (
             "logp_old" in first
             or (several and self.config.routing == "old")
-            or bool(self.method.needs & {"values", "certainty", "entropy_old"})
+            or bool(self.method.needs & {"values", "entropy_old", *EXTRA})
         )
 
     def _passes(self, batch: Batch, among: Tensor | None = None, *, whole_groups: bool = False) -> list[Tensor]:

@@ -85,6 +85,7 @@ EXEMPT: dict[str, dict[str, set[str]]] = {
         },
         "its sum is 0 when weighted by length": {"opo", "opo:code"},
         "each token has an advantage of its own": {"prime", "opd"},
+        "its baseline weighs the other answers unequally": {"oblr_po"},
         "each turn has an advantage of its own": {"rank_grpo", "rank_grpo:code", "istar"},
         "each step has an advantage of its own": {"spae"},
         "bad answers are left out at this entropy": {"aepo"},
@@ -125,6 +126,7 @@ EQUAL_NUMBERS = [
     ("reinforce_pp:code", {"mask.low": 0.1, "mask.high": 0.1, "advantage.of.kl": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("reinforce_pp:baseline", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "lam": 0.5}),
     ("max_rl", {"advantage.eps": 0.1}, {"eps": 0.1}),
+    ("oblr_po", {"mask.low": 0.1, "mask.high": 0.1}, {"eps": 0.1}),
     ("topr", {"mask.negative_low": 0.8, "mask.negative_high": 1.5}, {"low": 0.8, "high": 1.5}),
     ("topr", {"mask.positive_low": 0.8, "mask.positive_high": 1.5}, {"good_low": 0.8, "good_high": 1.5}),
     ("grpo", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
@@ -165,7 +167,8 @@ EQUAL_NUMBERS = [
     ("sapo", {"mask.positive": 0.5, "mask.negative": 2.0}, {"positive": 0.5, "negative": 2.0}),
     ("mhpo", {"mask.bound": 0.7, "mask.rise_shape": 1.2, "mask.rise_scale": 2.0}, {"bound": 0.7, "rise": (1.2, 2.0)}),
     ("mhpo", {"mask.fall_shape": 1.2, "mask.fall_scale": 2.0}, {"fall": (1.2, 2.0)}),
-    ("r2vpo", {"variance.coefficient": 0.5}, {"lam": 0.5}),
+    ("r2vpo", {"variance.advantage.first": 0.5}, {"lam": 0.5}),
+    ("r2vpo:fixed", {"variance.coefficient": 0.5}, {"lam": 0.5}),
     ("c3po", {f"{term}reduce.tokens": 20.0 for term in ("", "kl.", "entropy.")}, {"budget": 20.0}),
     ("c3po", {"mask.low": 0.1, "mask.high": 0.1, "kl.coefficient": 0.5}, {"eps": 0.1, "beta": 0.5}),
     ("c3po", {"entropy.coefficient": 0.5}, {"entropy": 0.5}),
@@ -255,6 +258,7 @@ EQUAL_NUMBERS = [
     ("orpo", {"odds.coefficient": 0.5}, {"lam": 0.5}),
     ("slic", {"advantage.loss.gap": 3.0, "nll.coefficient": 0.5}, {"delta": 3.0, "lam": 0.5}),
     ("vpo", {"advantage.loss.beta": 0.5, "calibrate.coefficient": 0.1}, {"beta": 0.5, "alpha": 0.2}),
+    ("vpo:online", {"advantage.loss.beta": 0.5, "calibrate.coefficient": 0.1}, {"beta": 0.5, "alpha": 0.2}),
     ("kto", {"advantage.beta": 0.5}, {"beta": 0.5}),
     ("kto", {"advantage.desirable": 0.5, "advantage.undesirable": 2.0}, {"desirable": 0.5, "undesirable": 2.0}),
 ]
@@ -363,7 +367,7 @@ def test_bounds_are_those_of_the_paper(name: str):
         action=torch.ones_like(moved, dtype=torch.bool),
         **dict.fromkeys(("logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"), here),
         values=torch.zeros_like(moved),
-        **dict.fromkeys(("entropy", "entropy_old", "certainty", "potential"), torch.ones_like(moved)),
+        **dict.fromkeys(("entropy", "entropy_old", "certainty", "potential", "grad_norm_sq"), torch.ones_like(moved)),
         step=torch.zeros_like(moved, dtype=torch.int64),
         log_z=torch.zeros_like(reward),
         reward=reward,
@@ -584,6 +588,7 @@ def test_metrics_are_numbers_under_one_scheme(name: str):
 
 OTHER = {
     **{"none": "group", "group": "batch", "batch": "none", "leave_one_out": "batch", "length_weighted": "none"},
+    "gradient_weighted": "none",
     **{
         "group_mean": "none",
         "task": "group",

@@ -29,6 +29,7 @@ from quatrain.objective import (
     One,
     OverGreedy,
     Pooled,
+    Priced,
     Rejected,
     Relative,
     ReturnToGo,
@@ -113,6 +114,21 @@ def test_relative_weighted_by_length():
     assert_equal(Relative(baseline="length_weighted")(pair)[:, 1], floats(-1, 3))
 
 
+def test_relative_weighted_by_gradients():
+    """Weights 3, 1 and 0 of three answers: the others' means are 5, 1 and (3·1 + 1·5)/4 = 2; alone there is nothing to weigh."""
+    four = view(
+        [[1, 0, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1]],
+        reward=floats(1, 5, 7, 2),
+        prompt_id=torch.tensor([0, 0, 0, 1]),
+        grad_norm_sq=torch.tensor([[1, nan, 2], [9, 1, 9], [0, 0, 9], [1, 1, 1]]),
+    )
+    weighted = Relative(baseline="gradient_weighted")
+    assert weighted.needs == {"reward", "prompt_id", "grad_norm_sq"}
+    assert_equal(weighted(four)[:, 0], floats(-4, 4, 5, 0))
+    flat = replace(four, batch=four.batch.replace(grad_norm_sq=torch.zeros(4, 3)))
+    assert_equal(weighted(flat)[:, 0], floats(1, 5, 7, 0))
+
+
 def test_relative_over_a_mean_that_is_not_above_zero_is_nothing():
     graded = view([[1]] * 4, reward=floats(-3, 1, -1, 1), prompt_id=torch.tensor([0, 0, 1, 1]))
     assert (Relative(scale="group_mean")(graded) == 0).all()
@@ -129,12 +145,13 @@ def test_relative_to_the_deviation_of_each_task():
 
 
 @pytest.mark.parametrize("scale", ["none", "group", "task", "batch", "group_mean"])
-@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted"])
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "length_weighted", "gradient_weighted"])
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_relative_without_contrast_is_exactly_zero(baseline: str, scale: str, eps: float):
     """Also where the mean of equal rewards is not one of them in floating point: (0.1 + 0.1 + 0.1) / 3 ≠ 0.1."""
     groups = torch.tensor([0, 0, 0, 1])
-    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=groups, task=groups)
+    lengths = torch.ones(4, 1)
+    rewards = view([[1]] * 4, reward=floats(0.1, 0.1, 0.1, 9.0), prompt_id=groups, task=groups, grad_norm_sq=lengths)
     assert (Relative(baseline=baseline, scale=scale, eps=eps)(rewards) == 0).all()
 
 
@@ -534,8 +551,10 @@ def test_stay_close_descends_its_estimate(estimator: str, penalty, at_ln2: float
     logp = floats(*torch.linspace(-4, -0.1, 50).tolist(), -1.0)[None].requires_grad_()
     logp_ref = floats(*[-1.5] * 50, -1.0 - math.log(2))[None]
     (slope,) = torch.autograd.grad(penalty(logp - logp_ref).sum(), logp)
-    ours = StayClose(estimator)(view([[1] * 51], logp.detach(), logp_ref=logp_ref))
+    state = view([[1] * 51], logp.detach(), logp_ref=logp_ref)
+    ours = StayClose(estimator)(state)
     assert_equal(ours, -slope)
+    assert_equal(StayClose(estimator).cost(state), penalty(logp - logp_ref).detach())
     assert ours[0, -1].item() == pytest.approx(-at_ln2, rel=1e-12)
     to_old = StayClose(estimator, to="old")
     assert to_old.needs == {"logp_old"}
@@ -551,9 +570,31 @@ def test_stay_close_is_exact_near_and_finite_far_in_float32():
     torch.testing.assert_close(push[0, :2], torch.tensor([1e-6, -1e-6]), rtol=2e-6, atol=0)
     assert -math.inf < push[0, 2] < -1e20
     assert StayClose("variance")(view([[1] * 3], -distance, logp_ref=torch.zeros(1, 3))).isfinite().all()
+    for estimator in ("k1", "k2", "k3", "forward", "weighted", "abs", "variance"):
+        assert StayClose(estimator).cost(view([[1] * 3], distance, logp_ref=torch.zeros(1, 3))).isfinite().all()
     weighted = StayClose("weighted")(view([[1] * 3], distance, logp_ref=torch.zeros(1, 3)))
     torch.testing.assert_close(weighted[0, :2], torch.tensor([-1e-6, 1e-6]), rtol=2e-6, atol=0)
     assert 1e20 < weighted[0, 2] < math.inf
+
+
+def test_a_price_rises_above_the_bound_and_falls_below_it_to_no_less_than_nothing():
+    """Of two answers, mean distances 1 and k of one token each, so that E[k] = (1 + k)/2, which is 1 at the bound."""
+    part = Priced(bound=1.0, rate=0.5, first=0.75, of=StayClose("k2"))
+    memory, prices = {}, []
+    for k in (1.0, 5.0, 1.0, -1.0, -1.0, -1.0, -1.0, nan, 2.0):
+        distances = torch.tensor([[2.0, 0.0, 9.0], [(2 * max(k, 0.0)) ** 0.5, 9.0, 9.0]]).double()
+        state = view([[1, 1, 0], [1, 0, 0]], distances * k / k, logp_ref=torch.zeros(2, 3))
+        state = replace(state, memory=memory)
+        prices.append(state.recall(part)[0])
+        if k == k:
+            assert_equal(part(state), prices[-1] * StayClose("k2")(state))
+            assert part.metrics(state) == {"price": prices[-1], "price/cost": pytest.approx((1 + max(k, 0.0)) / 2)}
+        memory = {signature(part): part.remember(state)}
+    assert prices == pytest.approx([0.75, 0.75, 1.75, 1.75, 1.5, 1.25, 1.0, 0.75, 0.75])
+    assert memory[signature(part)] == pytest.approx((1.0,))
+    cheap = replace(part, first=0.25)
+    assert cheap.remember(view([[1]], torch.zeros(1, 1), logp_ref=torch.zeros(1, 1))) == (0.0,)
+    assert cheap.remember(view([[0]], torch.zeros(1, 1), logp_ref=torch.zeros(1, 1))) == (0.25,), "nobody's distance"
 
 
 def test_by_reward_is_nothing_at_no_reward_and_all_at_the_most():

@@ -62,6 +62,7 @@ from quatrain.objective import (
     PerTurn,
     PrefixMinimum,
     PreservingClip,
+    Priced,
     Ramped,
     Reference,
     Rejected,
@@ -358,7 +359,7 @@ def test_no_row_is_doubtful(name: str):
 
 _STATISTICS = [
     Relative(baseline, scale)
-    for baseline in ("none", "group", "leave_one_out", "length_weighted", "batch")
+    for baseline in ("none", "group", "leave_one_out", "length_weighted", "gradient_weighted", "batch")
     for scale in ("none", "group", "task", "batch", "group_mean")
 ]
 LINES: dict[str, list[Any]] = {
@@ -393,7 +394,7 @@ PENALTIES = [
     StayClose(estimator, to)
     for estimator in ("k1", "k2", "k3", "forward", "weighted", "abs", "variance")
     for to in ("ref", "old")
-] + [ByReward(), Flattened()]
+] + [ByReward(), Flattened(), Priced(), Priced(of=StayClose("k1")), Priced(of=StayClose())]
 
 
 def compose(seed: int) -> tuple[Any, ...]:

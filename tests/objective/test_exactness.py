@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from quatrain.diagnostics.enumeration import World, estimate, estimates
+from quatrain.diagnostics.enumeration import TINY, Estimate, World, estimate, estimates
 from quatrain.methods import METHODS
 from quatrain.objective import GAE, Constant, Current, Method, Old, PerSequence, Relative, ReturnToGo, Sequence, StayClose, Term
+from quatrain.objective.part import Scope, View
 from quatrain.types import Batch
 
 VOCABULARY, LONGEST = 3, 3
@@ -76,6 +78,51 @@ def test_leaving_one_out_reduces_the_variance():
     size = POLICY.gradient.square().sum().item()
     assert bare * size == pytest.approx(1.612, abs=1e-3)
     assert left_out * size == pytest.approx(0.0446, abs=1e-4)
+
+
+@pytest.mark.parametrize(("world", "plain", "weighted"), [(TINY, 1.047, 0.996), (POLICY, 4.022, 4.484)], ids=["tiny", "policy"])
+def test_weighing_the_others_by_gradients_gains_what_the_group_can_tell(world: World, plain: float, weighted: float):
+    """Of three answers two give the baseline: a gain where rewards are 0 to 1, and too rough a guess where they are 1 to 2."""
+
+    def found(baseline: Any, group: int) -> Estimate:
+        return estimate(Method(replace(METHODS["rloo"].terms[0], advantage=Relative(baseline=baseline))), world, group=group)
+
+    for baseline, variance in (("leave_one_out", plain), ("gradient_weighted", weighted)):
+        assert found(baseline, 3).bias < 1e-10
+        assert found(baseline, 3).variance == pytest.approx(variance, abs=1e-3)
+    assert found("gradient_weighted", 2).variance == pytest.approx(found("leave_one_out", 2).variance, rel=1e-12), "no choice"
+
+
+@dataclass(frozen=True)
+class Above:
+    """The reward above a number."""
+
+    baseline: float
+    live: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"reward"})
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, view: View) -> Tensor:
+        assert view.batch.reward is not None
+        return (view.batch.reward - self.baseline)[:, None].expand(view.action.shape)
+
+
+def test_no_number_is_a_better_baseline_than_the_mean_weighted_by_gradients():
+    """E[‖∇log π‖² R] / E[‖∇log π‖²] with the gradient of the answer, whose length is what its tokens' lengths add up to."""
+    known = POLICY.fields(POLICY)["grad_norm_sq"]
+    length = POLICY.scores.sum(2).square().sum((2, 3))
+    torch.testing.assert_close(known.sum(2), length, rtol=1e-12, atol=0)
+    weight = POLICY.probability * length
+    best = ((weight * POLICY.reward).sum() / weight.sum()).item()
+    mean = (POLICY.probability * POLICY.reward).sum().item()
+    assert abs(best - mean) > 0.01
+
+    def variance(baseline: float) -> float:
+        return estimate(Method(replace(METHODS["rloo"].terms[0], advantage=Above(baseline))), POLICY, group=1).variance
+
+    least = variance(best)
+    for other in (mean, best - 0.05, best - 1e-3, best + 1e-3, best + 0.05):
+        assert least < variance(other)
 
 
 def test_ratio_of_the_whole_answer_corrects_for_another_sampler():

@@ -53,6 +53,8 @@ class Answer:
     """The same at the start of the update."""
     certainty: Tensor
     """KL(U‖π) of the uniform distribution and the policy's at the start of the update, in the state before the action."""
+    grad_norm_sq: Tensor
+    """‖∇log π‖² of each action by what the policy's head learns, at the start of the update."""
     log_z: Tensor
     """The learned log Z of the prompt, a scalar and a variable."""
     lot: Tensor

@@ -103,6 +103,7 @@ class Case:
                 entropy=entropy[row][acts],
                 entropy_old=batch.entropy_old[row][acts],
                 certainty=batch.certainty[row][acts],
+                grad_norm_sq=batch.grad_norm_sq[row][acts],
                 log_z=batch.log_z[row],
                 lot=lots[row][acts],
             )
@@ -206,6 +207,7 @@ def draw(shape: Shape) -> Case:
         task=integers(2, prompts)[prompt_id],
         rewards=torch.stack([graded(), graded()], 1),
         reward_weights=torch.tensor([1.0, 0.5], dtype=torch.float64).expand(rows, 2),
+        grad_norm_sq=uniform(0, 2).where(action, garbage),
     )
     step = (torch.rand(rows, width, generator=generator) < 0.4).cumsum(1)
     of_steps = 1 - 2 * torch.rand(rows, width + 1, generator=generator, dtype=torch.float64) ** 3  # often near 1

@@ -34,13 +34,14 @@ from tests.reference.off_policy import (
     p1_vl,
     seq_tis,
 )
-from tests.reference.preferences import dpo, ipo, ipo_mean, istar_prm, kto, orpo, simpo, slic, vpo
+from tests.reference.preferences import dpo, ipo, ipo_mean, istar_prm, kto, orpo, simpo, slic, vpo, vpo_online
 from tests.reference.reinforce import (
     em_rl,
     gpg,
     gpg_code,
     kepo,
     max_rl,
+    oblr_po,
     opd,
     opo,
     opo_code,
@@ -117,6 +118,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "remax": remax,
     "opo": opo,
     "opo:code": opo_code,
+    "oblr_po": oblr_po,
     "gpg": gpg,
     "gpg:code": gpg_code,
     "max_rl": max_rl,
@@ -147,6 +149,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "sapo": sapo,
     "mhpo": mhpo,
     "r2vpo": r2vpo,
+    "r2vpo:fixed": r2vpo,
     "c3po": c3po,
     "ce_gppo": ce_gppo,
     "clip_cov": clip_cov,
@@ -199,6 +202,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "orpo": orpo,
     "slic": slic,
     "vpo": vpo,
+    "vpo:online": vpo_online,
     "kto": kto,
 }
 """The published loss of every row of the catalogue, by its id; numbers are keyword arguments."""

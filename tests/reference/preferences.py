@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from quatrain.types import Origin
-from tests.reference.answers import Answer, Answers, groups, mean, mean_of_tokens, of, rated, sampled
+from tests.reference.answers import Answer, Answers, groups, mean, mean_of_tokens, of, rated, sampled, shown
 
 
 def _pairs(answers: Answers, loss: Callable[[Answer, Answer], Tensor], among: Callable[[Answers], Answers] = rated) -> Tensor:
@@ -85,6 +85,15 @@ def vpo(answers: Answers, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
     Calibration answers are the preferred ones, those with a reward of at least 1.
     """
     return dpo(answers, beta) - alpha * beta * mean(_gain(a) for a in rated(answers) if a.reward >= 1)
+
+
+def vpo_online(answers: Answers, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
+    """DPO's loss of the policy's own pairs + α β E[log π_θ(y) − log π_ref(y)] over calibration answers: arXiv:2405.19320, online.
+
+    Calibration answers are the demonstrations.
+    """
+    own = _pairs(answers, lambda w, o: -logsigmoid(beta * _gain(w) - beta * _gain(o)), among=sampled)
+    return own + alpha * beta * mean(_gain(a) for a in shown(answers))
 
 
 def kto(answers: Answers, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0) -> Tensor:

@@ -5,7 +5,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tests.reference.answers import Answer, Answers, centred, group, groups, mean, mean_of_tokens, rewards, sampled, z_score
+from tests.reference.answers import (
+    Answer,
+    Answers,
+    centred,
+    clipped,
+    group,
+    groups,
+    mean,
+    mean_of_tokens,
+    ratio,
+    rewards,
+    sampled,
+    z_score,
+)
 
 
 def reinforce(answers: Answers) -> Tensor:
@@ -55,6 +68,23 @@ def opo_code(answers: Answers) -> Tensor:
     """The same advantage in the mean over tokens of the library that the authors' code runs in."""
     answers = sampled(answers)
     return -mean_of_tokens(_above_optimal_baseline(a, answers) * a.logp for a in answers)
+
+
+def oblr_po(answers: Answers, eps: float = 0.2) -> Tensor:
+    """∇log π(y) (R − b), b = Σ ‖∇log π‖² R / Σ ‖∇log π‖²: arXiv:2511.23310; b is taken of the other answers.
+
+    ‖∇log π(y)‖² is the sum of its tokens', which are numbers; the ratio is clipped as PPO's. Alone, an answer has R − b = 0.
+    """
+    answers = sampled(answers)
+
+    def advantage(answer: Answer) -> Tensor:
+        own = group(answer, answers)
+        weighted = [(a.grad_norm_sq.sum(), a.reward) for a in own if a is not answer]
+        if all(a.reward == own[0].reward for a in own):
+            return torch.zeros_like(answer.reward)
+        return answer.reward - sum(w * r for w, r in weighted) / sum(w for w, _ in weighted)
+
+    return -mean(clipped(ratio(a), advantage(a), eps, eps).sum() for a in answers)
 
 
 def _made_up(answers: Answers) -> float:

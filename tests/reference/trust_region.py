@@ -372,9 +372,14 @@ def mhpo(
 
 
 def r2vpo(answers: Answers, lam: float = 2.5) -> Tensor:
-    """E[ρ Â − λ (ρ − 1)²]: arXiv:2601.03320, with λ as a number; the expectation and Â are GRPO's."""
+    """E[ρ Â − λ (ρ − 1)²]: arXiv:2601.03320, λ as it is at this update; the expectation and Â are GRPO's."""
     answers = sampled(answers)
     return -mean((ratio(a) * z_score(a, answers) - lam * (ratio(a) - 1) ** 2).mean() for a in answers)
+
+
+def r2vpo_price(answers: Answers, lam: float, rate: float, delta: float) -> float:
+    """max(0, λ + η (E[(ρ − 1)²] − δ)): arXiv:2601.03320, λ for the next update; the expectation is that of `r2vpo`."""
+    return max(0.0, lam + rate * (float(mean(((ratio(a) - 1) ** 2).mean() for a in sampled(answers))) - delta))
 
 
 def c3po(answers: Answers, budget: float = 409_600.0, eps: float = 0.2, beta: float = 0.001, entropy: float = 0.0005) -> Tensor:

@@ -131,7 +131,7 @@ def batch(seed: int = 0) -> Batch:
 
 
 POLICIES = frozenset({"logp_old", "logp_rollout", "logp_ref", "logp_teacher", "logp_process"})
-SIGNALS = frozenset({"values", "entropy_old", "certainty"})
+SIGNALS = frozenset({"values", "entropy_old", "certainty", "grad_norm_sq"})
 
 
 @dataclass
@@ -202,6 +202,7 @@ def with_policies(batch: Batch, plain: Plain, seed: int = 1) -> Batch:
     others = {name: near(logp, 0.3) for name in sorted(POLICIES)}
     signals = {"values": near(value, 0.3)}
     signals |= {name: near(torch.zeros_like(logp), 1.0) for name in sorted(SIGNALS - {"values"})}
+    signals["grad_norm_sq"] = signals["grad_norm_sq"].square()
     unread = {"entropy": torch.full_like(logp, torch.nan), "log_z": torch.full_like(logp[:, 0], torch.nan)}
     return batch.replace(**others, **unread, **signals)
 

@@ -123,6 +123,24 @@ def test_what_the_policy_says_of_its_answers_is_that_of_a_plain_pass(tokens_per_
         assert (found.certainty is None) == (name != "certainty"), "what nobody reads is not computed"
 
 
+@pytest.mark.parametrize(("tokens_per_pass", "head_rows"), SPLITS)
+def test_gradients_of_the_head_are_as_long_as_autograd_has_them(tokens_per_pass: int, head_rows: int):
+    """‖∂ log π(y)/∂W‖² of each action by itself, W the head's weight, at the start of the update."""
+    ours = policy(critic=False)
+    theirs, whole = Plain.of(ours), batch()
+    weight = theirs.base.get_output_embeddings().weight.detach().clone().requires_grad_()
+    with torch.no_grad():
+        hidden = theirs.base(input_ids=whole.tokens, output_hidden_states=True).hidden_states[-1]
+    expected = torch.zeros(whole.action.shape)
+    for row, t in whole.action.nonzero().tolist():
+        logp = (weight @ hidden[row, t - 1] / theirs.temperature).log_softmax(0)[whole.tokens[row, t]]
+        expected[row, t] = torch.autograd.grad(logp, weight)[0].square().sum()
+    learning = learner(ours, "oblr_po", tokens_per_pass=tokens_per_pass, head_rows=head_rows)
+    found = learning.prepare(whole)
+    torch.testing.assert_close(found.grad_norm_sq, expected, rtol=1e-5, atol=1e-5)
+    assert found.certainty is None
+
+
 def test_what_is_not_an_action_and_the_order_of_rows_do_not_matter():
     ours = policy()
     whole = with_policies(batch(), Plain.of(ours))

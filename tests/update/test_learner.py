@@ -305,6 +305,25 @@ def test_what_a_part_remembers_is_kept():
     assert metrics == [1.0, 1.0, 0.0]
 
 
+def test_a_price_goes_on_where_it_was_to_the_bit():
+    """Three updates on each of two batches, in one go and with a way through JSON between them."""
+    method = METHODS["r2vpo"].with_settings({"variance.advantage.bound": 1e-4})
+    through, first = (learner(policy(critic=False), method, lr=0.01, epochs=3) for _ in range(2))
+    metrics = [through.learn(batch(seed), seed) for seed in (1, 2)]
+    first.learn(batch(1), 1)
+    ((price,),) = first.memory.values()
+    assert price != 2.5
+
+    resumed = learner(policy(critic=False), method, lr=0.01, epochs=3)
+    with torch.no_grad():
+        for key, p in resumed.policy.named_parameters():
+            p.copy_(weights(first.policy)[key])
+    resumed.load_state(first.state()[0], json.loads(json.dumps(first.state()[1])))
+    assert resumed.learn(batch(2), 2) == metrics[1]
+    assert resumed.memory == through.memory != first.memory
+    assert_same_bits(weights(resumed.policy), weights(through.policy))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_any_bit_of_any_weight_is_in_the_fingerprint(dtype: torch.dtype):
     ours = policy(dtype=dtype)
