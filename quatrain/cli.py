@@ -76,6 +76,12 @@ def _about_a_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting by its dotted name; repeat")
 
 
+def _about_many_runs(command: argparse.ArgumentParser, out: str) -> None:
+    """The options that say how many runs there are at once, and where they go."""
+    command.add_argument("--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU")
+    command.add_argument("--out", metavar="FOLDER", help=f"default {out}; what is there already is not done again")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(
@@ -165,10 +171,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME[:KIND]",
         help="accuracy, pass@k, or a metric; KIND is last, start, mean or slope; default accuracy, at the end",
     )
-    compare.add_argument("--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU")
-    compare.add_argument(
-        "--out", metavar="FOLDER", help="default runs/compare/ARMS-TASK; what is there already is not done again"
-    )
+    _about_many_runs(compare, "runs/compare/ARMS-TASK")
 
     reproduce = command(
         "reproduce",
@@ -180,10 +183,7 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--quick", action="store_true", help="fewer seeds and steps, within 10 minutes on 2 cores; decides less"
     )
-    reproduce.add_argument(
-        "--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU"
-    )
-    reproduce.add_argument("--out", metavar="FOLDER", help="default runs/reproduce/NAME; what is there already is not done again")
+    _about_many_runs(reproduce, "runs/reproduce/NAME")
     reproduce.add_argument("--claims", default="reproductions", metavar="FOLDER", help="where claims are; default reproductions")
 
     stress = command(
@@ -197,10 +197,7 @@ def parser() -> argparse.ArgumentParser:
     stress.add_argument("--dials", nargs="+", required=True, metavar="DIAL=VALUE,…", help="what is done, one dial at a time")
     _about_a_run(stress)
     stress.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each cell, with the seeds 0 … N−1; default 3")
-    stress.add_argument("--workers", type=int, metavar="N", help="runs at once, a thread each; default one a core, one on a GPU")
-    stress.add_argument(
-        "--out", metavar="FOLDER", default="runs/stress", help="default runs/stress; what is there already is kept"
-    )
+    _about_many_runs(stress, "runs/stress")
 
     doctor = command(
         "doctor",

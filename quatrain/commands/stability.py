@@ -20,7 +20,7 @@ from quatrain.update.checkpoints import Checkpoints
 
 def stress(given: Namespace) -> bool:
     """Run every method under every stress and map what they came to; whether a run has no result."""
-    folder = Path(given.out)
+    folder = Path(given.out or "runs/stress")
     tree, settings = asked(LAB, given)
     lab = Lab.of(given.methods, given.dials, tree, settings, given.seeds, folder)
     console = Console(highlight=False)
