@@ -4,5 +4,17 @@ from quatrain.rollouts.ahead import Ahead
 from quatrain.rollouts.engine import Completion, Engine, Request, TorchEngine
 from quatrain.rollouts.rollout import Rollout
 from quatrain.rollouts.sampling import Sampling
+from quatrain.rollouts.vllm import VLLMEngine
+from quatrain.rollouts.vllm import check as check_vllm
 
-__all__ = ["Ahead", "Completion", "Engine", "Request", "Rollout", "Sampling", "TorchEngine"]
+__all__ = [
+    "Ahead",
+    "Completion",
+    "Engine",
+    "Request",
+    "Rollout",
+    "Sampling",
+    "TorchEngine",
+    "VLLMEngine",
+    "check_vllm",
+]
