@@ -1,5 +1,7 @@
 """vLLM against the policy's own log-probabilities, the built-in engine, and the definition of sampling."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -258,3 +260,8 @@ def test_weights_that_do_not_arrive_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(policy, "weights", lambda: dict(policy.base.named_parameters()))
     with pytest.raises(ConfigError, match="vLLM gives other probabilities than the model"):
         VLLMEngine(policy, memory_gib=0.25)
+
+
+def test_it_is_not_imported_where_it_is_not_asked_for():
+    code = "import sys, quatrain.cli, quatrain.run, quatrain.rollouts; sys.exit('vllm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
