@@ -34,15 +34,15 @@ def check(config: RunConfig) -> None:
             "the engine vllm is not installed: pip install 'quatrain[vllm]', or for a CPU as docs/vllm.md says; "
             "or leave engine.name at torch"
         )
-    only_torch = {
-        "engine.weights": (config.engine.weights, "same"),
-        "update.routing": ("rollout" if config.update.routing == "rollout" else "none", "none"),
-        "model.dtype": ("float64" if config.model.dtype == "float64" else "auto", "auto"),
-    }
-    for name, (value, possible) in only_torch.items():
-        if value != possible:
+    lacking = (
+        ("engine.weights", config.engine.weights, ("bfloat16", "int8"), "same"),
+        ("update.routing", config.update.routing, ("rollout",), "none"),
+        ("model.dtype", config.model.dtype, ("float64",), "auto"),
+    )
+    for name, value, lacks, instead in lacking:
+        if value in lacks:
             raise ConfigError(
-                f"{name} is {value}, which the engine vllm does not have: set it to {possible}, or engine.name=torch"
+                f"{name} is {value}, which the engine vllm does not have: set it to {instead}, or engine.name=torch"
             )
     for name, value in (("sampling", config.sampling.temperature), ("evaluate", config.evaluate.temperature or 0)):
         if 0 < value < COLDEST:
@@ -61,45 +61,20 @@ class VLLMEngine:
             ConfigError: it does not start, or computes other probabilities than the policy.
         """
         self.policy = policy
-        self._eager = policy.device.type == "cpu"  # compiling would take a compiler, and longer than it saves
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process, where it is handed the weights
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        set_num_threads = torch.set_num_threads
         name = f"the model {policy.base.config.name_or_path!r} ({type(policy.base).__name__})"
         try:
-            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                config = copy.deepcopy(policy.base.config)
-                config.architectures = [type(policy.base).__name__]
-                config.save_pretrained(folder)
-                vllm: Any = import_module("vllm")
-                arguments = vllm.EngineArgs(
-                    model=folder,
-                    skip_tokenizer_init=True,
-                    load_format="dummy",  # of weights there is only what is published
-                    dtype=str(policy.base.dtype).removeprefix("torch."),
-                    max_model_len=policy.context,
-                    max_num_seqs=max_sequences,
-                    max_num_batched_tokens=max(tokens_per_pass, max_sequences),
-                    kv_cache_memory_bytes=int(memory_gib * 2**30),
-                    enforce_eager=self._eager,
-                    logprobs_mode="processed_logprobs",  # of what is drawn from
-                    generation_config="vllm",
-                )
-                configured = arguments.create_engine_config()
-                if configured.model_config.using_transformers_backend():  # which changes the class that the policy is of
-                    raise ValueError(f"it has no code of its own for {config.architectures[0]}")
-                self._engine: Any = vllm.LLMEngine.from_vllm_config(configured, disable_log_stats=True)
+            self._vllm, self._engine = _started(
+                policy,
+                max_model_len=policy.context,
+                max_num_seqs=max_sequences,
+                max_num_batched_tokens=max(tokens_per_pass, max_sequences),
+                kv_cache_memory_bytes=int(memory_gib * 2**30),
+            )
         except Exception as error:  # whatever another program may raise
             raise ConfigError(
                 f"vLLM does not start with {name} ({' '.join(str(error).split())}): set engine.name=torch, "
                 "or engine.memory_gib if it is short of memory"
             ) from error
-        finally:
-            torch.set_num_threads = set_num_threads  # which it makes do nothing
-        self._draw: Any = vllm.SamplingParams
-        self._new: Any = vllm.sampling_params.RequestOutputKind.DELTA
         try:
             self._check(name)
         except BaseException:
@@ -158,7 +133,7 @@ class VLLMEngine:
     def _ask(self, name: str, request: Request, sampling: Sampling, ending: Ending) -> None:
         left = sampling.max_tokens - request.written
         state = np.random.SeedSequence((*request.seed, request.written)).generate_state(1, np.uint64)
-        drawing = self._draw(
+        drawing = self._vllm.SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
@@ -168,13 +143,13 @@ class VLLMEngine:
             ignore_eos=True,  # what ends an answer is the line above
             logprobs=0,
             detokenize=False,
-            output_kind=self._new,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.DELTA,
         )
         self._engine.add_request(name, {"prompt_token_ids": request.tokens.tolist()}, drawing)
 
     def _step(self) -> list[Any]:
         """One token more for each answer that is being written."""
-        with torch.compiler.set_stance("force_eager") if self._eager else contextlib.nullcontext():
+        with torch.compiler.set_stance("force_eager") if _is_eager(self.policy) else contextlib.nullcontext():
             return self._engine.step()
 
     @torch.no_grad()
@@ -191,3 +166,38 @@ class VLLMEngine:
                 f"vLLM gives other probabilities than {name} has (log-probabilities differ by {error:.2g}, allowed {limit:g}): "
                 "set engine.name=torch"
             )
+
+
+def _is_eager(policy: CausalLM) -> bool:
+    """Whether nothing is compiled: on a CPU that would take a compiler, and longer than it saves."""
+    return policy.device.type == "cpu"
+
+
+def _started(policy: CausalLM, **sizes: int) -> tuple[Any, Any]:
+    """The module and its engine for models like the policy, in this process, where it can be handed weights."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    set_num_threads = torch.set_num_threads
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = copy.deepcopy(policy.base.config)
+        config.architectures = [type(policy.base).__name__]
+        config.save_pretrained(folder)
+        try:
+            vllm: Any = import_module("vllm")
+            settings = vllm.EngineArgs(
+                model=folder,
+                skip_tokenizer_init=True,
+                load_format="dummy",  # of weights there is only what is published
+                dtype=str(policy.base.dtype).removeprefix("torch."),
+                enforce_eager=_is_eager(policy),
+                logprobs_mode="processed_logprobs",  # of what is drawn from
+                generation_config="vllm",
+                **sizes,
+            ).create_engine_config()
+            if settings.model_config.using_transformers_backend():  # which changes the class that the policy is of
+                raise ValueError(f"it has no code of its own for {config.architectures[0]}")
+            return vllm, vllm.LLMEngine.from_vllm_config(settings, disable_log_stats=True)
+        finally:
+            torch.set_num_threads = set_num_threads  # which it makes do nothing
