@@ -35,7 +35,7 @@ def check(config: RunConfig) -> None:
             "or leave engine.name at torch"
         )
     lacking = (
-        ("engine.weights", config.engine.weights, ("bfloat16", "int8"), "same"),
+        ("engine.weights", config.engine.weights, ("bfloat16", "int8", "int4"), "same"),
         ("update.routing", config.update.routing, ("rollout",), "none"),
         ("model.dtype", config.model.dtype, ("float64",), "auto"),
     )
