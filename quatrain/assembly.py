@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,7 @@ from quatrain.prompts import Problem, Task, Template, Unlabelled, open_task, res
 from quatrain.rewards import Judge, check_rewards, load_reward
 from quatrain.rewards.judge import COMPARING, verifier
 from quatrain.rewards.verifiers import reading
-from quatrain.rollouts import Request, Sampling, TorchEngine
+from quatrain.rollouts import Engine, Request, Sampling, TorchEngine, VLLMEngine, check_vllm
 from quatrain.types import Batch, Origin, Prompt
 from quatrain.update import PROCESS, Learner, Reference, check_vocabulary
 
@@ -106,8 +107,8 @@ def truth(config: RunConfig) -> RewardConfig:
     return verifier(config.rewards if config.labels == "learn" else ())
 
 
-def plan(config: RunConfig, *, trains: bool = True) -> Plan:
-    """Check what can be checked without loading a model; `trains` is whether the method matters.
+def plan(config: RunConfig, *, trains: bool = True, acts: bool = True) -> Plan:
+    """Check what can be checked without loading a model; `trains` is whether the method matters, and `acts` whether the engine.
 
     Raises:
         ConfigError: something is unknown, missing, or does not go together.
@@ -140,6 +141,8 @@ def plan(config: RunConfig, *, trains: bool = True) -> Plan:
             f"the reward {compared} compares with reference answers and {task.name} has none: set task.answer_column, "
             "or judge by a function of your own, as in --reward path/to/module.py:function"
         )
+    if acts and config.engine.name == "vllm":
+        check_vllm(config)
     check_model(config.model)
     for name in (config.reference.model, config.teacher.model, config.process.model) if trains else ():
         if name not in ("start", "none", None):
@@ -216,12 +219,12 @@ def _check_settings(config: RunConfig, method: Method) -> None:
         )
 
 
-def open_run(path: Path) -> tuple[Plan, RunFolder]:
-    """The plan and the folder of a run that was begun."""
+def open_run(path: Path, *, acts: bool = False) -> tuple[Plan, RunFolder]:
+    """The plan and the folder of a run that was begun; `acts` is whether it is to be gone on with."""
     folder = RunFolder(path)
     if not folder.is_run:
         raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
-    return plan(load(read_yaml(folder.config))), folder
+    return plan(load(read_yaml(folder.config)), acts=acts), folder
 
 
 def make_tunnels(planned: Plan, progress: Progress) -> None:
@@ -341,21 +344,38 @@ def encode_further(policy: CausalLM, text: str) -> list[int]:
     return tokens
 
 
-def make_engine(config: RunConfig, policy: CausalLM, *, trains: bool = False) -> TorchEngine:
-    """What writes this policy's answers; those to train on in the precision that the engine has, and telling their experts if
-    updates repeat these, others in the policy's own."""
+@contextmanager
+def open_engine(config: RunConfig, policy: CausalLM) -> Iterator[Engine]:
+    """What writes this policy's answers, in the policy's own precision."""
     settings = config.engine
+    if settings.name == "vllm":
+        with VLLMEngine(
+            policy,
+            max_sequences=settings.max_sequences,
+            tokens_per_pass=settings.tokens_per_pass,
+            memory_gib=settings.memory_gib,
+        ) as engine:
+            yield engine
+    else:
+        yield TorchEngine(policy, max_sequences=settings.max_sequences, tokens_per_pass=settings.tokens_per_pass)
+
+
+def make_acting(config: RunConfig, policy: CausalLM, engine: Engine) -> Engine:
+    """What writes the answers to train on: `engine`, or one with weights of another precision, or which tells its experts."""
+    settings, tells_experts = config.engine, config.update.routing == "rollout"
+    if settings.weights == "same" and not tells_experts:
+        return engine
     return TorchEngine(
         policy,
         max_sequences=settings.max_sequences,
         tokens_per_pass=settings.tokens_per_pass,
-        weights=settings.weights if trains else "same",
-        tells_experts=trains and config.update.routing == "rollout",
+        weights=settings.weights,
+        tells_experts=tells_experts,
     )
 
 
 def measure(
-    config: RunConfig, policy: CausalLM, template: Template, engine: TorchEngine, judge: Judge, prompts: Sequence[Prompt]
+    config: RunConfig, policy: CausalLM, template: Template, engine: Engine, judge: Judge, prompts: Sequence[Prompt]
 ) -> Evaluation:
     """Answer each of `prompts` as often as `config` says, and judge the answers."""
     began = time.perf_counter()

@@ -136,15 +136,19 @@ class SamplingConfig(Section):
 
 
 class EngineConfig(Section):
-    """How the embedded engine acts, and how much it does at once."""
+    """What writes answers, and how much it does at once."""
 
+    name: Literal["torch", "vllm"] = "torch"
+    """``torch`` is the embedded engine, ``vllm`` is vLLM, which has to be installed."""
     weights: Literal["same", "bfloat16", "int8", "int4"] = "same"
-    """In what precision it has the policy's weights where it acts in training: as they are, in bfloat16 and computing in it, or
-    with the weights of linear layers rounded to eight or four bits for each output."""
+    """In what precision the embedded engine has the policy's weights where it acts in training: as they are, in bfloat16 and
+    computing in it, or with the weights of linear layers rounded to eight or four bits for each output."""
     max_sequences: PositiveInt = 64
     """Answers that are written at once; further ones wait for a free place."""
     tokens_per_pass: PositiveInt = 2048
     """Most prompt tokens that one prefill pass computes."""
+    memory_gib: PositiveFloat = 2.0
+    """Memory that vLLM sets aside for keys and values; one sequence of the model's full context must fit."""
 
 
 class StalenessConfig(Section):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from quatrain.assembly import (
     load_policy,
-    make_engine,
     make_learner,
     make_template,
     make_tunnels,
     measure,
+    open_engine,
     open_run,
     plan,
     recorded_batch,
@@ -66,8 +66,11 @@ def measure_model(name: str, task: str | None, settings: Sequence[str]) -> Evalu
         if trained_on:
             progress.note("more problems than the run held out: it may have been trained on some of them")
         source = Source(planned.task, template, seed=config.seed, held_out=held_out)
-        engine = make_engine(config, policy)
-        with Judge([], config.max_answer_tokens, truth=planned.truth) as judge, progress.stage("answering and judging"):
+        with (
+            open_engine(config, policy) as engine,
+            Judge([], config.max_answer_tokens, truth=planned.truth) as judge,
+            progress.stage("answering and judging"),
+        ):
             return measure(config, policy, template, engine, judge, source.held_out)
 
 

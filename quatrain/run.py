@@ -21,12 +21,13 @@ from quatrain.assembly import (
     encode,
     encode_further,
     load_policy,
-    make_engine,
+    make_acting,
     make_learner,
     make_sampling,
     make_template,
     make_tunnels,
     measure,
+    open_engine,
     open_run,
     plan,
 )
@@ -43,7 +44,7 @@ from quatrain.policies import Advice, CausalLM
 from quatrain.prompts import Source, Template
 from quatrain.rewards import Judge
 from quatrain.rewards.turned import Turned
-from quatrain.rollouts import Ahead, Kept, Probed, Rollout
+from quatrain.rollouts import Ahead, Engine, Kept, Probed, Rollout
 from quatrain.types import Batch, Group, Origin, collate
 from quatrain.update import ranking
 from quatrain.update.checkpoints import ROLLED_BACK, Checkpoints, save_tensors
@@ -96,7 +97,7 @@ def check(config: RunConfig) -> Plan:
 
 def resume(path: Path, *, progress: Progress | None = None) -> Result:
     """Go on with the run in `path` from its newest whole checkpoint, to the bits that it would have had without a break."""
-    planned, folder = open_run(path)
+    planned, folder = open_run(path, acts=True)
     if folder.model.is_dir() and folder.report.is_file():
         (progress or Progress(0, "")).note(f"{path} is finished: nothing is left to do")
         return _result(planned, folder)
@@ -141,7 +142,14 @@ class Run:
     """A policy, the stages around it and the folder that remembers them."""
 
     def __init__(
-        self, planned: Plan, folder: RunFolder, progress: Progress, policy: CausalLM, judge: Judge, trackers: Trackers
+        self,
+        planned: Plan,
+        folder: RunFolder,
+        progress: Progress,
+        policy: CausalLM,
+        engine: Engine,
+        judge: Judge,
+        trackers: Trackers,
     ) -> None:
         config = planned.config
         if config.max_answer_tokens >= policy.context:
@@ -162,7 +170,7 @@ class Run:
         self.turned = Turned(judge, stress.turned, stress.bad_step, config.seed) if is_stressed else None
         learns = config.labels == "learn"
         self.source = Source(planned.task, template, seed=config.seed, held_out=planned.held_out, labels=learns)
-        self.engine = make_engine(config, policy)
+        self.engine = engine
         self.learner = make_learner(planned, folder, policy)
         judges = self.turned or judge
         size = config.replay.size or config.prompts_per_step * config.group_size
@@ -174,7 +182,7 @@ class Run:
         self.judging = self.kept or judges
         encode_answer = functools.partial(encode_further, policy)
         rollout = Rollout(
-            make_engine(config, policy, trains=True),
+            make_acting(config, policy, engine),
             make_sampling(config, template),
             config.group_size,
             encode=lambda text: encode(policy, template, text),
@@ -224,7 +232,9 @@ class Run:
             make_tunnels(planned, progress)
             with progress.stage(f"loading {config.model.name}"):
                 policy = load_policy(config, planned.method)
-            yield cls(planned, folder, progress, policy, judge, trackers)
+            with progress.stage("starting the engine", keep=False):
+                engine = stack.enter_context(open_engine(config, policy))
+            yield cls(planned, folder, progress, policy, engine, judge, trackers)
 
     def restore(self) -> int:
         """Go back to the newest whole checkpoint; returns its step, 0 where there is none."""

@@ -74,12 +74,13 @@ DIALS: dict[str, Dial] = {
         "answers written by so many versions and one", lambda v, _: {"staleness": {"steps": int(v), "partial": True}}, "0"
     ),
     "mismatch": Dial(
-        "an engine that computes otherwise: bf16, int8, int4, or top_p, which draws from the likeliest nine tenths",
+        "an engine that computes otherwise: bf16, int8, int4, vllm, or top_p, which draws from the likeliest nine tenths",
         _one_of(
             none={},
             bf16={"engine": {"weights": "bfloat16"}},
             int8={"engine": {"weights": "int8"}},
             int4={"engine": {"weights": "int4"}},
+            vllm={"engine": {"name": "vllm"}},
             top_p={"sampling": {"top_p": 0.9}},
         ),
         "none",

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
 from quatrain.config import ConfigError, LoraConfig
 from quatrain.policies import attention
@@ -247,6 +248,11 @@ class CausalLM:
         """A context in which the policy is the model that LoRA started from."""
         assert self.peft is not None
         return self.peft.disable_adapter()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights by the names that `from_pretrained` reads, tied ones under each of theirs; LoRA is merged in."""
+        model = self.base if self.peft is None else copy.deepcopy(self.peft).merge_and_unload()
+        return revert_weight_conversion(model, model.state_dict())
 
     def save(self, folder: Path) -> None:
         """Write weights and tokenizer as `from_pretrained` reads them; a LoRA policy writes its adapter."""

@@ -6,5 +6,19 @@ from quatrain.rollouts.kept import Kept
 from quatrain.rollouts.probes import Probed
 from quatrain.rollouts.rollout import Rollout
 from quatrain.rollouts.sampling import Sampling
+from quatrain.rollouts.vllm import VLLMEngine
+from quatrain.rollouts.vllm import check as check_vllm
 
-__all__ = ["Ahead", "Completion", "Engine", "Kept", "Probed", "Request", "Rollout", "Sampling", "TorchEngine"]
+__all__ = [
+    "Ahead",
+    "Completion",
+    "Engine",
+    "Kept",
+    "Probed",
+    "Request",
+    "Rollout",
+    "Sampling",
+    "TorchEngine",
+    "VLLMEngine",
+    "check_vllm",
+]

@@ -22,10 +22,9 @@ from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
 from quatrain.policies.routing import NONE
+from quatrain.rollouts.ending import Ending, Finish
 from quatrain.rollouts.precision import Precision, Served
 from quatrain.rollouts.sampling import Sampling, draw
-
-Finish = Literal["end", "stop", "length", "pause"]
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,7 @@ class _Generation:
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
         self.experts: dict[int, Int[Tensor, "L K"]] = {}  # of the forest's nodes, if they are asked for
         self.slots = _Slots(self.policy)
-        self.ends = self.policy.end_tokens | set(sampling.stop_tokens)
-        self.harmless: dict[int, bool] = {}  # tokens that cannot be the last of a stop string
+        self.ending = Ending(self.policy, sampling)
         self.writing: list[_Answer] = []
         self.done: dict[int, Completion] = {}
 
@@ -224,7 +222,8 @@ class _Generation:
         """Finish the answers that ended, and free what nobody needs any more."""
         writing = []
         for answer in self.writing:
-            finish = self._finished(answer)
+            written = [*answer.before, *answer.tokens]
+            finish = self.ending.of(written, pauses=len(answer.tokens) >= answer.most)
             if finish is None:
                 writing.append(answer)
                 continue
@@ -233,7 +232,7 @@ class _Generation:
             self.done[answer.request] = Completion(
                 torch.tensor(answer.tokens),
                 torch.tensor(answer.logp),
-                self._text(answer, finish),
+                self.ending.text(written, finish),
                 finish,
                 self._experts(answer, path.tolist()),
             )
@@ -250,31 +249,6 @@ class _Generation:
             return None
         known = [*(self.experts[node] for node in prompt), *answer.experts]
         return torch.stack([*known, torch.full_like(known[0], NONE)])
-
-    def _finished(self, answer: _Answer) -> Finish | None:
-        if answer.tokens[-1] in self.ends:
-            return "end"
-        if self.sampling.stop and not self._is_harmless(answer.tokens[-1]):
-            longest = max(len(stop.encode()) for stop in self.sampling.stop)  # a token may be a single byte
-            tail = self.policy.tokenizer.decode([*answer.before, *answer.tokens][-longest - 4 :])
-            if any(stop in tail for stop in self.sampling.stop):
-                return "stop"
-        if len(answer.before) + len(answer.tokens) >= self.sampling.max_tokens:
-            return "length"
-        return "pause" if len(answer.tokens) >= answer.most else None
-
-    def _is_harmless(self, token: int) -> bool:
-        """Whether no stop string ends in this token, whatever stands before: it is text that shares no character with any."""
-        if token not in self.harmless:
-            text = self.policy.tokenizer.decode([token, token])  # a second one shows a space that is dropped at the beginning
-            self.harmless[token] = bool(text) and not set(text) & {*"".join(self.sampling.stop), "\N{REPLACEMENT CHARACTER}"}
-        return self.harmless[token]
-
-    def _text(self, answer: _Answer, finish: Finish) -> str:
-        tokens = [*answer.before, *(answer.tokens[:-1] if finish == "end" else answer.tokens)]
-        text: str = self.policy.tokenizer.decode(tokens)
-        cuts = [text.index(stop) for stop in self.sampling.stop if stop in text]
-        return text[: min(cuts)] if cuts else text
 
 
 _NOBODY = torch.iinfo(torch.int64).max

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quatrain.assembly import load_policy, make_engine
+from quatrain.assembly import load_policy, make_acting, open_engine
 from quatrain.config import ConfigError, load
 from quatrain.methods import METHODS
 from quatrain.policies import CausalLM, plant
@@ -202,8 +202,10 @@ def test_experts_are_told_where_an_update_asks_for_them():
     policy = mixture("qwen3_moe")
     for routing in ("none", "old", "rollout"):
         config = load(own | {"update": {"routing": routing}})
-        told = [make_engine(config, policy, trains=trains).tells_experts for trains in (False, True)]
-        assert told == [False, routing == "rollout"]
+        with open_engine(config, policy) as measuring:
+            acting = make_acting(config, policy, measuring)
+        assert isinstance(measuring, TorchEngine) and isinstance(acting, TorchEngine)
+        assert [measuring.tells_experts, acting.tells_experts] == [False, routing == "rollout"]
 
 
 def test_a_dense_model_has_no_experts():
