@@ -108,7 +108,7 @@ def test_a_run_comes_out_the_same_twice(tmp_path: Path, sums: Path):
 
 def test_as_a_stress(tmp_path: Path, sums: Path):
     """In processes of their own, as the lab's runs are."""
-    given = settings(VLLM | {"engine.name": "torch", "evaluate.problems": 4})
+    given = settings(VLLM | {"engine.name": "torch", "evaluate.problems": 4, "update.minibatches": 1})
     done = quatrain(
         "stress", "--methods", "grpo", "--dials", "mismatch=vllm,int8", "--task", sums, "--seeds", 1, "--workers", 1,
         "--out", tmp_path / "lab", *given,
