@@ -10,7 +10,7 @@ WARNING = Path(__file__).with_name("warning.json")
 
 METHODS = (
     "reinforce", "grpo", "dapo", "cispo", "sapo", "gspo", "flowrl", "topr", "tis", "seq_tis", "mis", "icepop", "mini_rl", "areal",
-    "hispo", "p1_vl", "minpro", "mhpo", "bapo", "c3po", "aepo", "alp",
+    "hispo", "p1_vl", "minpro", "mhpo", "r2vpo", "bapo", "c3po", "aepo", "alp",
 )  # fmt: skip
 """Rows that need nothing but answers and their rewards."""
 DIALS = ("staleness=4,16", "partial=8", "mismatch=int4", "updates=8", "lr=4", "difficulty=6,1-8", "wrong=0.2", "bad_step=30")
@@ -46,6 +46,7 @@ CLAIMS = (
     Published("bapo", "staleness=16", "bounds that move until good answers have their part"),
     Published("minpro", "staleness=16", "the least ratio of the prefix makes a stable correction"),
     Published("mhpo", "updates=8", "hazards of rising and of falling bound the gradient without a kink"),
+    Published("r2vpo", "updates=8", "a price on the ratio's variance, which rises while that is above its bound"),
     Published("c3po", "difficulty=1-8", "as many tokens in every update, where lengths vary"),
     Published("aepo", "lr=4", "bad answers are left out while entropy is too high"),
 )
