@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from quatrain.objective.advantages import Relative, Share
 from quatrain.objective.denominators import Old
@@ -180,9 +179,15 @@ class Hazard:
     def __call__(self, view: View, ratio: Float[Tensor, "B T"], advantage: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         change = ratio.double().log()
         seeming = self.bound * (change / self.bound).tanh()
-        hazard = (softplus(seeming) / self.rise_scale) ** self.rise_shape
-        hazard = hazard + (softplus(-seeming) / self.fall_scale) ** self.fall_shape
-        return ((seeming - hazard - change).exp() / (change / self.bound).cosh() ** 2).to(ratio)
+        hazard = _hazard(seeming, self.rise_scale, self.rise_shape) + _hazard(-seeming, self.fall_scale, self.fall_shape)
+        small = (-2 * (change / self.bound).abs()).exp()
+        return ((seeming - hazard - change).exp() * 4 * small / (1 + small) ** 2).to(ratio)
+
+
+def _hazard(seeming: Tensor, scale: float, shape: float) -> Tensor:
+    """(softplus(x) / scale)^shape, not by softplus, powers or cosh of torch, which round otherwise at the end of a tensor."""
+    risen = seeming.clamp(min=0) + (-seeming.abs()).exp().log1p()
+    return (shape * (risen / scale).log()).exp()
 
 
 @dataclass(frozen=True)
