@@ -212,9 +212,9 @@ class Lab:
             for cell, own in cells(dials, config).items():
                 try:
                     stressed = load(merge(config.model_dump(mode="json"), own))
-                    if "reference" in own and "logp_ref" not in plan(stressed).method.needs:
+                    planned = plan(stressed)
+                    if "reference" in own and "logp_ref" not in planned.method.needs:
                         raise ConfigError("it has no reference")
-                    plan(stressed)
                 except ConfigError as error:
                     impossible[method, cell] = str(error)
                     continue

@@ -84,8 +84,8 @@ class Sign:
     metric: str
     limit: float
     """The bound."""
-    against: Literal["nothing", "first", "before", "best", "median"]
-    """What the bound is a multiple of: 1, or a mean over ten steps: the first, that of ten steps ago, the best or the median."""
+    against: Literal["nothing", "first", "best", "median"]
+    """What the bound is a multiple of: 1, or a mean over ten steps: the first, the best so far, or the median so far."""
     above: bool
     """Whether it is wrong to be above the bound, or below it."""
     says: str
@@ -102,8 +102,6 @@ class Sign:
                 return 1.0
             case "first":
                 return means[0]
-            case "before":
-                return means[max(0, len(means) - 1 - WINDOW)]
             case "best":
                 return max(means)
             case "median":

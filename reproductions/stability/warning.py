@@ -80,9 +80,11 @@ def score(courses: Iterable[tuple[Course, Sequence[float]]]) -> dict[str, Any]:
         seen = course.first(bounds)
         if course.collapsed is None:
             alarms.append(float(seen is not None))
-        else:
-            foreseen.append(float(seen is not None and seen < course.collapsed))
-            ahead += [course.collapsed - seen] if seen is not None and seen < course.collapsed else []
+            continue
+        in_time = seen is not None and seen < course.collapsed
+        foreseen.append(float(in_time))
+        if in_time:
+            ahead.append(course.collapsed - seen)
     quartiles = [float(q) for q in np.quantile(ahead, (0.25, 0.5, 0.75))] if ahead else None
     told = {"foreseen": estimate(foreseen) if foreseen else None, "false": estimate(alarms) if alarms else None}
     return {name: found and vars(found) for name, found in told.items()} | {"steps_ahead": quartiles}
