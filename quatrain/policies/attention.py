@@ -1,15 +1,159 @@
-"""Attention over a forest, for any Hugging Face model that lets its attention function be chosen."""
+"""Attention over a forest, for any Hugging Face model that lets its attention function be chosen.
+
+A token of a forest attends to its ancestors and itself, so the tokens × tokens matrix is nearly empty, and is never made. Tokens
+next to each other see much the same keys: `Blocks` of them are attended together, each block over the keys that it needs.
+Answers that are being written attend to two places, their prompt, which they share, and what they wrote themselves: `Branches`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 NAME = "quatrain_folded"
+ROWS = 64
+"""Queries of a block."""
+
+
+@runtime_checkable
+class View(Protocol):
+    """Which keys the queries of a pass see."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """softmax(q·k·scaling)·v over the keys that each query sees, [1, Q, H, v].
+
+        Query heads that share a key head are laid out as further queries: copying keys and values for each query head, as
+        grouped-query attention is usually written, would move several times the memory.
+
+        Args:
+            query: [1, H, Q, d]. key, value: what the cache gives, or those of the queries themselves, [1, K, Q, d], K dividing H.
+        """
+        ...
+
+
+Views = Callable[[int | None], View]
+"""The view of layers that see so many positions back, themselves included, or all."""
+
+
+@dataclass
+class Blocks:
+    """Queries in the order of their nodes, in blocks of ROWS; padded in both directions."""
+
+    keys: Int[Tensor, "B W"]
+    """Those that some query of the block sees."""
+    sees: Bool[Tensor, "B R W"]
+    _added: Float[Tensor, "B 1 FR W"] | None = field(default=None, init=False)
+
+    @staticmethod
+    def of(
+        node: Int[Tensor, "Q"],
+        position: Int[Tensor, "Q"],
+        first: Int[Tensor, "S"],
+        end: Int[Tensor, "S"],
+        key_position: Int[Tensor, "S"],
+        window: int | None = None,
+    ) -> Blocks:
+        """Query q sees key s if first[s] ≤ node[q] < end[s], and if it is not `window` positions back or more."""
+        rows = min(ROWS, len(node))
+        keys, sees = [], []
+        for some, at in zip(node.split(rows), position.split(rows), strict=True):
+            near = (first <= some.max()) & (some.min() < end)
+            if window is not None:
+                near &= key_position > at.min() - window
+            index = near.nonzero()[:, 0]
+            seen = (first[index] <= some[:, None]) & (some[:, None] < end[index])
+            if window is not None:
+                seen &= at[:, None] - key_position[index] < window
+            keys.append(index)
+            sees.append(seen)
+        width = max(map(len, keys))
+        made = [pad(seen, (0, width - seen.shape[1]), value=False) for seen in sees]
+        made[-1] = pad(made[-1], (0, 0, 0, rows - len(made[-1])), value=True)
+        return Blocks(torch.stack([pad(index, (0, width - len(index))) for index in keys]), torch.stack(made))
+
+    def to(self, device: torch.device) -> Blocks:
+        return Blocks(self.keys.to(device), self.sees.to(device))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        del layer
+        _, heads, queries, width = query.shape
+        (blocks, rows), shared = self.sees.shape[:2], key.shape[1]
+        folds = heads // shared
+        query = pad(query, (0, 0, 0, blocks * rows - queries)).view(shared, folds, blocks, rows, width)
+        query = query.permute(2, 0, 1, 3, 4).reshape(blocks, shared, folds * rows, width)
+        key, value = (x[0, :, self.keys].transpose(0, 1) for x in (key, value))
+        out = scaled_dot_product_attention(query, key, value, attn_mask=self._mask(folds, query.dtype), scale=scaling)
+        out = out.view(blocks, shared, folds, rows, -1).permute(0, 3, 1, 2, 4)
+        return out.reshape(1, blocks * rows, heads, -1)[:, :queries]
+
+    def _mask(self, folds: int, dtype: torch.dtype) -> Float[Tensor, "B 1 FR W"]:
+        """What is added to scores: 0 where a key is seen, −∞ elsewhere; made once for all layers."""
+        if self._added is None or self._added.dtype != dtype or self._added.shape[2] != folds * self.sees.shape[1]:
+            added = torch.zeros(self.sees.shape, dtype=dtype, device=self.sees.device).masked_fill(~self.sees, -torch.inf)
+            self._added = added[:, None].repeat(1, 1, folds, 1)
+        return self._added
+
+
+@dataclass
+class Branches:
+    """A query for each of Q answers: the last token of its own row of keys, behind a prompt that it shares with others.
+
+    The two places are attended one by one, and what they come to is put together by their shares: with outputs o₁ and o₂, and l
+    the logarithm of the sum of the exponentials of the scores, o = σ(l₂ − l₁)·o₂ + σ(l₁ − l₂)·o₁.
+    """
+
+    trunks: Mapping[int, tuple[Float[Tensor, "P K W d"], Float[Tensor, "P K W v"]]]
+    """Keys and values of each prompt, by layer; none where the rows have them, too."""
+    members: Int[Tensor, "P G"]
+    """The answers to each prompt, filled up with any."""
+    place: Int[Tensor, "Q"]
+    """Where among the members, laid out in a row, each answer is."""
+    above: Bool[Tensor, "Q W"] | None
+    """Which keys of its prompt an answer sees; None if all."""
+    own: Bool[Tensor, "Q T"] | None
+    """Which keys of its row."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        (count, shared), heads, width = key.shape[:2], query.shape[1], query.shape[3]
+        query = query[0].transpose(0, 1).reshape(count, shared, heads // shared, width)
+        query = query * (width**-0.5 if scaling is None else scaling)
+        found = _attend(query, key, value, None if self.own is None else self.own[:, None, None])
+        if self.trunks:
+            above = None if self.above is None else self._together(self.above[:, None, None].expand(-1, 1, heads // shared, -1))
+            upper = self._apart(_attend(self._together(query), *self.trunks[layer], above))
+            found = torch.lerp(upper, found, torch.sigmoid(found[..., -1:] - upper[..., -1:]))
+        return found[..., :-1].to(value.dtype).reshape(1, count, heads, -1)
+
+    def _together(self, x: Shaped[Tensor, "Q K F n"]) -> Shaped[Tensor, "P K GF n"]:
+        """What answers have, side by side for each prompt."""
+        return x[self.members].transpose(1, 2).flatten(2, 3)
+
+    def _apart(self, x: Float[Tensor, "P K GF n"]) -> Float[Tensor, "Q K F n"]:
+        return x.unflatten(2, (self.members.shape[1], -1)).transpose(1, 2).flatten(0, 1)[self.place]
+
+
+def _attend(
+    query: Float[Tensor, "B K F d"],
+    key: Float[Tensor, "B K S d"],
+    value: Float[Tensor, "B K S v"],
+    sees: Bool[Tensor, "..."] | None,
+) -> Float[Tensor, "B K F v1"]:
+    """softmax(q·k)·v, and behind it log Σ exp(q·k), in float32 or better; 0 and −∞ where nothing is seen."""
+    scores = query @ key.mT
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if sees is not None:
+        scores = scores.masked_fill(~sees, -torch.inf)
+    total = scores.logsumexp(-1, keepdim=True)
+    found = (scores - total.clamp(min=torch.finfo(total.dtype).min)).exp().to(value.dtype) @ value
+    return torch.cat([found.to(total.dtype), total], -1)
 
 
 def folded_attention(
@@ -22,15 +166,11 @@ def folded_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention in which query heads that share a key head are laid out as further queries.
-
-    Keys and values are read as they lie in the cache; copying them for each query head, as grouped-query attention is usually
-    written, would move several times the memory.
+    """Scaled dot-product attention as the view says that the mask carries.
 
     Args:
-        query: [1, H, Q, d]. key, value: [1, K, S, d], K dividing H; [Q, K, S, d] where each query has its own.
-        attention_mask: [1, 1, Q, S], or [Q, 1, 1, S] for own keys, True where a query sees a key; None is plain causal attention,
-            with any batch size.
+        query: [1, H, Q, d]. key, value: [1, K, S, d], K dividing H.
+        attention_mask: what `mask_for` gives; None is plain causal attention, with any batch size.
     """
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError(f"{type(module).__name__} asks for an attention that a forest of sequences does not have")
@@ -38,41 +178,33 @@ def folded_attention(
         causal = query.shape[2] > 1
         out = scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
-    batch, heads, queries, width = query.shape
-    folds = heads // key.shape[1]
-    if attention_mask.shape[0] > batch:
-        own = query[0].transpose(0, 1).reshape(queries, key.shape[1], folds, width)
-        out = scaled_dot_product_attention(own, key, value, attn_mask=attention_mask, scale=scaling)
-        return out.reshape(1, queries, heads, -1), None
-    folded = query.reshape(batch, key.shape[1], folds * queries, width)
-    mask = attention_mask.repeat(1, 1, folds, 1)
-    out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
-    return out.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
+    view: View | None = getattr(attention_mask, _VIEW, None)
+    if view is None:
+        raise ValueError(f"{type(module).__name__} makes an attention mask of its own")
+    return view.attend(getattr(module, "layer_idx", 0), query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, folded_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
+_VIEW = "quatrain_view"
 
 
-def mask_for(config: Any, sees: Tensor, position: Tensor, key_position: Tensor) -> Tensor | dict[str, Tensor]:
-    """The attention mask of a model with `config`.
-
-    Args:
-        sees: [Q, S] bool, True where a query may attend to a key.
-        position, key_position: [Q] and [S], for the layers whose attention slides over a window; [Q, S] where each query has keys
-            of its own.
-    """
-    own = key_position.ndim == 2
-    full = sees[:, None, None] if own else sees[None, None]
+def mask_for(config: Any, views: Views, device: torch.device) -> Tensor | dict[str, Tensor]:
+    """What a model with `config` takes for an attention mask: it hands it to each layer as it is, with the view of that layer."""
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     if not window or kinds == {"full_attention"}:
-        return full
-    near = position[:, None] - key_position < window
-    sliding = full & (near[:, None, None] if own else near[None, None])
+        return _carrier(views(None), device)
     if kinds == {"full_attention", "sliding_attention"}:
-        return {"full_attention": full, "sliding_attention": sliding}
-    return sliding
+        return {"full_attention": _carrier(views(None), device), "sliding_attention": _carrier(views(window), device)}
+    return _carrier(views(window), device)
+
+
+def _carrier(view: View, device: torch.device) -> Tensor:
+    """A mask of four dimensions, which transformers leaves as it is, that says nothing itself."""
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    setattr(mask, _VIEW, view)
+    return mask
 
 
 def supports(kinds: set[str]) -> bool:

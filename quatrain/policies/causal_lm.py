@@ -128,6 +128,11 @@ class CausalLM:
         return (count, each) if count and each else None
 
     @property
+    def keeps_latents(self) -> bool:
+        """Whether what a cache keeps is not yet keys and values: multi-head latent attention makes these of it in each pass."""
+        return getattr(self.base.config.get_text_config(), "kv_lora_rank", None) is not None
+
+    @property
     def width(self) -> int:
         """D, the width of a hidden state."""
         return self.base.get_input_embeddings().weight.shape[1]
@@ -157,25 +162,16 @@ class CausalLM:
             yield from ((f"{head}.{name}", p) for name, p in module.named_parameters())
 
     def hidden(
-        self,
-        tokens: Int[Tensor, "Q"],
-        position: Int[Tensor, "Q"],
-        sees: Bool[Tensor, "Q S"],
-        key_position: Int[Tensor, "S"] | Int[Tensor, "Q S"],
-        cache: Cache | None = None,
+        self, tokens: Int[Tensor, "Q"], position: Int[Tensor, "Q"], views: attention.Views, cache: Cache | None = None
     ) -> Float[Tensor, "Q D"]:
-        """The last hidden state of each token; token q sees the keys of ``sees[q]``: the tokens, where there is no cache.
-
-        With positions of keys for each token, the cache gives each token keys of its own.
-        """
+        """The last hidden state of each token. Of their keys, or of those that a cache gives, it sees what `views` say."""
         checkpointing = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         if self.base.training != checkpointing:  # layers checkpoint in training mode, and then they drop the cache
             self.base.train(checkpointing)
-        mask = attention.mask_for(self.base.config, sees, position, key_position)
         out = self.decoder(
-            input_ids=tokens[None],
-            position_ids=position[None],
-            attention_mask=mask,
+            input_ids=tokens[None].to(self.device),
+            position_ids=position[None].to(self.device),
+            attention_mask=attention.mask_for(self.base.config, views, self.device),
             past_key_values=cache,
             use_cache=cache is not None,
         )
@@ -183,8 +179,7 @@ class CausalLM:
 
     def hidden_of(self, forest: Forest) -> Float[Tensor, "N D"]:
         """The last hidden state of each node."""
-        tokens, position, sees = (x.to(self.device) for x in (forest.tokens, forest.position, forest.sees()))
-        return self.hidden(tokens, position, sees, position)
+        return self.hidden(forest.tokens, forest.position, lambda window: forest.blocks(window).to(self.device))
 
     @contextlib.contextmanager
     def routed(self, wanted: Int[Tensor, "N L K"] | None = None) -> Iterator[Routing]:
@@ -322,9 +317,9 @@ def _check_forest(model: Any) -> None:
         model.set_attn_implementation(attention.NAME)
         if model.get_decoder().config._attn_implementation != attention.NAME:
             raise ValueError("its attention cannot be chosen")
-        position = forest.position.to(model.device)
-        mask = attention.mask_for(model.config, forest.sees().to(model.device), position, position)
-        inputs = {"input_ids": forest.tokens[None].to(model.device), "position_ids": position[None], "attention_mask": mask}
+        mask = attention.mask_for(model.config, lambda window: forest.blocks(window).to(model.device), model.device)
+        tokens, position = (x[None].to(model.device) for x in (forest.tokens, forest.position))
+        inputs = {"input_ids": tokens, "position_ids": position, "attention_mask": mask}
         hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]
         probability = torch.softmax(model.get_output_embeddings()(hidden).double(), -1)
         model.set_attn_implementation(kept)

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from quatrain.policies.attention import Blocks
+
 
 @dataclass(frozen=True)
 class Forest:
@@ -39,6 +41,11 @@ class Forest:
         there = self.path >= 0
         first = torch.full((len(self),), len(self.path)).scatter_reduce(0, self.path[there], rows[there], "amin")
         return value[first.to(value.device), self.position.to(value.device)]
+
+    def blocks(self, window: int | None = None) -> Blocks:
+        """How the nodes attend to each other: each to itself and its ancestors, at most `window` positions back."""
+        every = torch.arange(len(self))
+        return Blocks.of(every, self.position, every, self.end, self.position, window)
 
     def sees(self, nodes: Int[Tensor, "Q"] | None = None) -> Bool[Tensor, "Q N"]:
         """True where the node of the row, each or one of `nodes`, attends to that of the column: itself and its ancestors."""

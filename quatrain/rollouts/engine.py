@@ -1,26 +1,28 @@
 """The embedded engine: continuous batching over a forest of prompts, on the policy's own weights.
 
-Every pass computes some new tokens: prompt tokens that nobody computed yet, and the last token of each answer that is being
-written. Keys and values lie in slots. A slot belongs either to a node of the forest of prompts, and is then seen by
-everything below that node, or to one answer. So what prompts share is computed and stored once, answers start from their prompt's
-last node, and a freed slot is at once the next token's.
+Prompts are read as a forest: what they share is computed and stored once, in slots, each of which is seen by everything below its
+node. An answer has a row of keys and values of its own behind the prompt that it shares with others. Each pass computes the last
+token of all answers that are being written; a row whose answer has ended is at once the next one's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
+from quatrain.policies.attention import Blocks, Branches, View
+from quatrain.policies.packed import packed
 from quatrain.policies.routing import NONE
 from quatrain.rollouts.ending import Ending, Finish
 from quatrain.rollouts.precision import Precision, Served
@@ -90,7 +92,8 @@ class TorchEngine:
             raise ValueError("a request has no tokens, and nothing to go on from: give a prompt of at least one token")
         if self._served:
             self._served.follow()
-        return _Generation(self, requests, sampling).run()
+        with packed(self.policy.base):
+            return _Generation(self, requests, sampling).run()
 
 
 @dataclass
@@ -103,21 +106,24 @@ class _Answer:
     start: int
     """Position of its first token that is drawn now."""
     uniform: Float[Tensor, "A"]
-    before: list[int]
-    """The tokens that were drawn before."""
+    written: list[int]
+    """All its tokens."""
+    before: int
+    """How many of them were drawn before."""
     most: int
     """How many are drawn now at most."""
-    tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     experts: list[Int[Tensor, "L K"]] = field(default_factory=list)
     """Those of its tokens, if they are asked for."""
-    slots: list[int] = field(default_factory=list)
-    sees: list[int] = field(default_factory=list)
-    """The slots of its prompt and its own; empty until its prompt is computed."""
+
+    @property
+    def drawn(self) -> int:
+        """How many of its tokens are drawn now."""
+        return len(self.logp)
 
 
 class _Generation:
-    """One call of `generate`: the forest of its prompts, the slots, and who is writing."""
+    """One call of `generate`: the forest of its prompts, and who is writing."""
 
     def __init__(self, engine: TorchEngine, requests: Sequence[Request], sampling: Sampling) -> None:
         self.engine, self.policy, self.requests, self.sampling = engine, engine.policy, requests, sampling
@@ -127,122 +133,109 @@ class _Generation:
         self.users = torch.zeros(len(self.forest), dtype=torch.int64)  # unfinished requests below each node
         for path in self.forest.path:
             self.users[path[path >= 0]] += 1
-        self.slot_of: dict[int, int] = {}
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
         self.experts: dict[int, Int[Tensor, "L K"]] = {}  # of the forest's nodes, if they are asked for
-        self.slots = _Slots(self.policy)
+        self.prompts = _Prompts(self.forest)
+        self.rows = _Rows(min(engine.max_sequences, len(requests)), self.policy)
         self.ending = Ending(self.policy, sampling)
         self.writing: list[_Answer] = []
+        """In the order of their rows."""
         self.done: dict[int, Completion] = {}
 
     def run(self) -> list[Completion]:
         while self.waiting or self.writing:
+            hidden = list(self._go_on()) if self.writing else []
             started = self._admit()
-            continuing = [answer for answer in self.writing if answer.tokens]
-            last = self._forward(self._missing(started), continuing)
-            for answer in started:
-                last[answer.request] = self.hidden[answer.leaf]
-            self._extend(self.writing, torch.stack([last[answer.request] for answer in self.writing]))
+            self._read(started)
+            self.writing += started
+            self._extend(torch.stack(hidden + [self.hidden[answer.leaf] for answer in started]))
             self._retire()
         return [self.done[i] for i in range(len(self.requests))]
 
     def _admit(self) -> list[_Answer]:
         """Give the free places to waiting requests, neighbours in the forest first."""
         started = []
-        while self.waiting and len(self.writing) < self.engine.max_sequences:
+        while self.waiting and len(self.writing) + len(started) < self.engine.max_sequences:
             index = self.waiting.pop()
             request = self.requests[index]
             uniform = np.random.Generator(np.random.Philox(np.random.SeedSequence(request.seed))).random(self.sampling.max_tokens)
             before = request.tokens[len(request.tokens) - request.written :].tolist()
             most = self.sampling.max_tokens if request.most is None else request.most
             drawn = torch.from_numpy(uniform[request.written :])
-            started.append(_Answer(index, self.leaf[index], len(request.tokens), drawn, before, most))
-            self.writing.append(started[-1])
+            started.append(_Answer(index, self.leaf[index], len(request.tokens), drawn, before, request.written, most))
         return started
 
-    def _missing(self, started: Sequence[_Answer]) -> list[int]:
-        """The nodes, parents first, that the prompts of `started` need and that are not computed."""
+    def _read(self, started: Sequence[_Answer]) -> None:
+        """Compute the nodes, parents first, that the prompts of `started` need and that are not computed."""
         need: set[int] = set()
         for answer in started:
-            path = self.forest.path[answer.request]
-            need.update(path[path >= 0].tolist())
-        return sorted(need - self.slot_of.keys())
+            need.update(self._path(answer))
+        nodes = torch.tensor(sorted(need - self.prompts.slot_of.keys()), dtype=torch.int64)
+        leaves = {answer.leaf for answer in started}
+        for some in nodes.split(self.engine.tokens_per_pass) if len(nodes) else ():
+            view = self.prompts.take(some)
+            hidden, chosen = self._pass(self.forest.tokens[some], self.forest.position[some], view, self.prompts)
+            self.experts.update(zip(some.tolist(), chosen, strict=False))
+            self.hidden.update((node, hidden[i]) for i, node in enumerate(some.tolist()) if node in leaves)
 
-    def _forward(self, nodes: Sequence[int], answers: Sequence[_Answer]) -> dict[int, Float[Tensor, "D"]]:
-        """Compute new nodes and the last token of each answer; returns the last hidden state by request."""
-        size = self.engine.tokens_per_pass
-        leaves = {answer.leaf for answer in self.writing}
-        for first in range(0, len(nodes) - size, size):
-            self._pass(nodes[first : first + size], [], leaves)
-        rest = len(nodes) % size or min(len(nodes), size)
-        return self._pass(nodes[len(nodes) - rest :], answers, leaves)
+    def _go_on(self) -> Float[Tensor, "Q D"]:
+        """Compute the last token of each answer; returns the last hidden states."""
+        tokens = torch.tensor([answer.written[-1] for answer in self.writing])
+        drawn = torch.tensor([answer.drawn for answer in self.writing])
+        position = torch.tensor([answer.start for answer in self.writing]) + drawn - 1
+        leaves = [answer.leaf for answer in self.writing]
+        if any(leaf not in self.rows.trunk_of for leaf in leaves):
+            self.rows.stand_on(self.prompts.trunks({answer.leaf: self._path(answer) for answer in self.writing}))
+        view = self.rows.view(leaves, drawn, position)
+        hidden, chosen = self._pass(tokens, position, view, self.rows)
+        for answer, own in zip(self.writing, chosen, strict=False):
+            answer.experts.append(own)
+        return hidden
 
-    def _pass(self, nodes: Sequence[int], answers: Sequence[_Answer], leaves: set[int]) -> dict[int, Float[Tensor, "D"]]:
-        if not nodes and not answers:
-            return {}
-        index = torch.tensor(nodes, dtype=torch.int64)
-        tokens = torch.cat([self.forest.tokens[index], torch.tensor([a.tokens[-1] for a in answers], dtype=torch.int64)])
-        written = torch.tensor([a.start + len(a.tokens) - 1 for a in answers], dtype=torch.int64)
-        position = torch.cat([self.forest.position[index], written])
-        node = torch.cat([index, torch.tensor([a.leaf for a in answers], dtype=torch.int64)])
-        owner = torch.cat([torch.full_like(index, -1), torch.tensor([a.request for a in answers], dtype=torch.int64)])
-        slots = self.slots.take(
-            first=torch.where(owner < 0, node, _NOBODY),
-            end=torch.cat([self.forest.end[index], torch.zeros(len(answers), dtype=torch.int64)]),
-            owner=owner,
-            position=position,
-        )
-        self.slot_of.update(zip(nodes, slots, strict=False))
-        for answer, slot in zip(answers, slots[len(nodes) :], strict=True):
-            answer.slots.append(slot)
-            if not answer.sees:
-                path = self.forest.path[answer.request]
-                answer.sees.extend(self.slot_of[n] for n in path[path >= 0].tolist())
-            answer.sees.append(slot)
-        tells = self.engine.tells_experts
-        with self.policy.routed() if tells else contextlib.nullcontext() as routing:
-            hidden = self.slots.forward(tokens, position, node, owner, None if nodes else [answer.sees for answer in answers])
-        if routing is not None:
-            chosen = routing.chosen.to("cpu", torch.int16)
-            self.experts.update(zip(nodes, chosen, strict=False))
-            for answer, own in zip(answers, chosen[len(nodes) :], strict=True):
-                answer.experts.append(own)
-        self.hidden.update((n, hidden[i]) for i, n in enumerate(nodes) if n in leaves)
-        return {answer.request: hidden[len(nodes) + i] for i, answer in enumerate(answers)}
+    def _pass(
+        self, tokens: Tensor, position: Tensor, view: Callable[[int | None], View], cache: Cache
+    ) -> tuple[Float[Tensor, "Q D"], Sequence[Int[Tensor, "L K"]]]:
+        """The last hidden states of tokens, and the experts that were chosen for each, if these are asked for."""
+        with self.policy.routed() if self.engine.tells_experts else contextlib.nullcontext() as routing:
+            hidden = self.policy.hidden(tokens, position, view, cache)
+        return hidden, () if routing is None else list(routing.chosen.to("cpu", torch.int16))
 
-    def _extend(self, answers: Sequence[_Answer], hidden: Float[Tensor, "R D"]) -> None:
+    def _extend(self, hidden: Float[Tensor, "R D"]) -> None:
         """Draw the next token of each answer."""
-        uniform = torch.stack([answer.uniform[len(answer.tokens)] for answer in answers])
+        uniform = torch.stack([answer.uniform[answer.drawn] for answer in self.writing])
         token, logp = draw(self.policy.logits(hidden), uniform.to(hidden.device), self.sampling)
-        for answer, t, p in zip(answers, token.tolist(), logp.tolist(), strict=True):
-            answer.tokens.append(t)
+        for answer, t, p in zip(self.writing, token.tolist(), logp.tolist(), strict=True):
+            answer.written.append(t)
             answer.logp.append(p)
 
     def _retire(self) -> None:
         """Finish the answers that ended, and free what nobody needs any more."""
-        writing = []
-        for answer in self.writing:
-            written = [*answer.before, *answer.tokens]
-            finish = self.ending.of(written, pauses=len(answer.tokens) >= answer.most)
+        for row in reversed(range(len(self.writing))):
+            answer = self.writing[row]
+            finish = self.ending.of(answer.written, pauses=answer.drawn >= answer.most)
             if finish is None:
-                writing.append(answer)
                 continue
-            path = self.forest.path[answer.request]
-            path = path[path >= 0]
+            path = self._path(answer)
             self.done[answer.request] = Completion(
-                torch.tensor(answer.tokens),
+                torch.tensor(answer.written[answer.before :]),
                 torch.tensor(answer.logp),
-                self.ending.text(written, finish),
+                self.ending.text(answer.written, finish),
                 finish,
-                self._experts(answer, path.tolist()),
+                self._experts(answer, path),
             )
-            self.slots.free(answer.slots)
+            last = self.writing.pop()
+            if last is not answer:  # its row is filled with the last one
+                self.writing[row] = last
+                self.rows.move(len(self.writing), row)
             self.users[path] -= 1
-            unused = path[self.users[path] == 0].tolist()
-            self.slots.free([self.slot_of.pop(node) for node in unused])
+            unused = [node for node, users in zip(path, self.users[path].tolist(), strict=True) if not users]
+            self.prompts.free(unused)
             if answer.leaf in unused:
                 del self.hidden[answer.leaf]
-        self.writing = writing
+
+    def _path(self, answer: _Answer) -> list[int]:
+        """The nodes of its prompt."""
+        return self.forest.path[answer.request, : answer.start].tolist()
 
     def _experts(self, answer: _Answer, prompt: Sequence[int]) -> Tensor | None:
         if not self.engine.tells_experts:
@@ -251,101 +244,148 @@ class _Generation:
         return torch.stack([*known, torch.full_like(known[0], NONE)])
 
 
-_NOBODY = torch.iinfo(torch.int64).max
-
-
-class _Slots:
-    """Places for keys and values, and who may see them."""
-
-    GROWTH = 512
-    FEW = 4
-    """Keys that are gathered for each token must be fewer than all by this factor to be worth it."""
-
-    def __init__(self, policy: CausalLM) -> None:
-        self.policy = policy
-        self.cache = _SlotCache()
-        self.unused: list[int] = []
-        self.taken: list[int] = []
-        self.marks = torch.empty(4, 0, dtype=torch.int64)  # first, end: nodes that see it; owner: answer that sees it; position
-
-    def take(self, *, first: Tensor, end: Tensor, owner: Tensor, position: Tensor) -> list[int]:
-        """A slot for each new token; the lowest free ones, so that what is attended to stays short."""
-        while len(self.unused) < len(first):
-            size = self.marks.shape[1]
-            grown = torch.tensor([_NOBODY, 0, -2, 0])[:, None].expand(4, self.GROWTH)
-            self.marks = torch.cat([self.marks, grown], 1)
-            for slot in range(size, size + self.GROWTH):
-                heapq.heappush(self.unused, slot)
-        self.taken = [heapq.heappop(self.unused) for _ in range(len(first))]
-        self.marks[:, self.taken] = torch.stack([first, end, owner, position])
-        return self.taken
-
-    def free(self, slots: Sequence[int]) -> None:
-        self.marks[:, slots] = torch.tensor([_NOBODY, 0, -2, 0])[:, None]
-        for slot in slots:
-            heapq.heappush(self.unused, slot)
-
-    def forward(
-        self, tokens: Tensor, position: Tensor, node: Tensor, owner: Tensor, seen: Sequence[Sequence[int]] | None
-    ) -> Float[Tensor, "Q D"]:
-        """The last hidden states of new tokens, whose keys go into the slots that were just taken.
-
-        Where the slots `seen` by each token are known and few among all, only these are read: each token has its own keys.
-        """
-        used = int((self.marks[2] != -2).nonzero().max()) + 1
-        device = self.policy.device
-        taken = torch.tensor(self.taken, device=device)
-        if seen is not None and max(map(len, seen)) * self.FEW <= used:
-            index, sees = _padded(seen)
-            positions = self.marks[3, index]
-            self.cache.write_to(taken, index.to(device), self.marks.shape[1])
-        else:
-            first, end, owners, positions = self.marks[:, :used]
-            sees = (first <= node[:, None]) & (node[:, None] < end) | ((owners == owner[:, None]) & (owner >= 0)[:, None])
-            self.cache.write_to(taken, slice(used), self.marks.shape[1])
-        inputs = (x.to(device) for x in (tokens, position, sees, positions))
-        return self.policy.hidden(*inputs, cache=self.cache)
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "Q W"], Bool[Tensor, "Q W"]]:
-    """The rows side by side, filled up with 0, and where they are not filled up."""
-    sizes = torch.tensor([len(row) for row in rows])
-    there = torch.arange(int(sizes.max())) < sizes[:, None]
-    index = torch.zeros(there.shape, dtype=torch.int64)
-    index[there] = torch.tensor([slot for row in rows for slot in row])
-    return index, there
-
-
-class _SlotCache(Cache):
-    """Keys and values of every layer, [1, K, slots, d], written at chosen slots and read as one."""
+class _Kept(Cache):
+    """Keys and values of every layer."""
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.stored: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def write_to(self, slots: Int[Tensor, "Q"], read: slice | Int[Tensor, "Q W"], capacity: int) -> None:
-        """Where the next pass writes, and which slots it reads: the same for all tokens, or for each its own."""
-        self.slots, self.read, self.capacity = slots, read, capacity
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def _room(self, layer: int, new: tuple[Tensor, Tensor], rows: int, capacity: int) -> tuple[Tensor, Tensor]:
+        """The stores of a layer, [rows, K, capacity, …], grown if they are too small."""
+        old = self.stored.get(layer)
+        if old is None or old[0].shape[2] < capacity:
+            grown = tuple(x.new_zeros(rows, x.shape[1], capacity, x.shape[3]) for x in new)
+            for store, before in zip(grown, old or (), strict=False):
+                store[:, :, : before.shape[2]] = before
+            self.stored[layer] = (grown[0], grown[1])
+        return self.stored[layer]
+
+
+class _Prompts(_Kept):
+    """What the nodes of a forest leave behind, each in a slot, as long as somebody needs it."""
+
+    GROWTH = 512
+
+    def __init__(self, forest: Forest) -> None:
+        super().__init__()
+        self.forest = forest
+        self.slot_of: dict[int, int] = {}
+        self.unused: list[int] = []
+        self.node = torch.empty(0, dtype=torch.int64)
+        """Whose slot it is; -1 for nobody's."""
+
+    def take(self, nodes: Int[Tensor, "Q"]) -> Callable[[int | None], View]:
+        """Give each of `nodes` the lowest free slot, where the next pass writes; returns what these nodes see."""
+        while len(self.unused) < len(nodes):
+            size = len(self.node)
+            self.node = torch.cat([self.node, torch.full((self.GROWTH,), -1)])
+            for slot in range(size, size + self.GROWTH):
+                heapq.heappush(self.unused, slot)
+        taken = [heapq.heappop(self.unused) for _ in range(len(nodes))]
+        self.slot_of.update(zip(nodes.tolist(), taken, strict=True))
+        self.slots = torch.tensor(taken)
+        self.node[self.slots] = nodes
+        forest, first = self.forest, self.node[: max(self.slot_of.values()) + 1]
+        end = torch.where(first < 0, 0, forest.end[first])
+        return lambda window: Blocks.of(nodes, forest.position[nodes], first, end, forest.position[first], window)
+
+    def free(self, nodes: Sequence[int]) -> None:
+        for node in nodes:
+            slot = self.slot_of.pop(node)
+            self.node[slot] = -1
+            heapq.heappush(self.unused, slot)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        both = self.stored.get(layer_idx)
-        if both is None or both[0].shape[2] < self.capacity:
-            keys, values = both or (None, None)
-            both = self.stored[layer_idx] = (self._grown(keys, key_states), self._grown(values, value_states))
-        for store, new in zip(both, (key_states, value_states), strict=True):
-            store.index_copy_(2, self.slots, new)
-        keys, values = (store[:, :, self.read] for store in both)
-        if isinstance(self.read, slice):
-            return keys, values
-        return keys[0].transpose(0, 1), values[0].transpose(0, 1)
+        stores = self._room(layer_idx, (key_states, value_states), 1, len(self.node))
+        for store, new in zip(stores, (key_states, value_states), strict=True):
+            store.index_copy_(2, self.slots.to(new.device), new)
+        return stores
 
-    def _grown(self, old: Tensor | None, new: Tensor) -> Tensor:
-        out = new.new_zeros(*new.shape[:2], self.capacity, new.shape[3])
-        if old is not None:
-            out[:, :, : old.shape[2]] = old
-        return out
+    def trunks(self, paths: Mapping[int, Sequence[int]]) -> _Trunks:
+        """What the prompts with these leaves and paths have, side by side."""
+        slots = pad_sequence([torch.tensor([self.slot_of[node] for node in path]) for path in paths.values()], batch_first=True)
+        length = torch.tensor([len(path) for path in paths.values()])
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
+        def laid(store: Tensor) -> Tensor:
+            return store[0, :, slots.to(store.device)].transpose(0, 1).contiguous()
+
+        return _Trunks(list(paths), length, {layer: (laid(k), laid(v)) for layer, (k, v) in self.stored.items()})
+
+
+@dataclass(frozen=True)
+class _Trunks:
+    """Prompts that answers are being written to."""
+
+    leaves: Sequence[int]
+    length: Int[Tensor, "P"]
+    stored: Mapping[int, tuple[Float[Tensor, "P K W d"], Float[Tensor, "P K W v"]]]
+
+
+class _Rows(_Kept):
+    """What answers leave behind, each in a row of its own."""
+
+    GROWTH = 64
+
+    def __init__(self, count: int, policy: CausalLM) -> None:
+        super().__init__()
+        self.count, self.device, self.whole = count, policy.device, policy.keeps_latents
+        self.trunk_of: dict[int, int] = {}
+        """Which of the trunks has this leaf."""
+
+    def stand_on(self, trunks: _Trunks) -> None:
+        """What comes before the rows."""
+        self.trunks = trunks
+        self.trunk_of = {leaf: number for number, leaf in enumerate(trunks.leaves)}
+
+    def view(self, leaves: Sequence[int], drawn: Int[Tensor, "Q"], position: Int[Tensor, "Q"]) -> Callable[[int | None], View]:
+        """What the answers to these prompts see, whose tokens of the next pass are the last of those `drawn`."""
+        groups: list[list[int]] = [[] for _ in self.trunk_of]
+        trunk = [self.trunk_of[leaf] for leaf in leaves]
+        for row, number in enumerate(trunk):
+            groups[number].append(row)
+        size = max(map(len, groups))
+        members = torch.tensor([group + [0] * (size - len(group)) for group in groups])
+        place = torch.empty(len(leaves), dtype=torch.int64)
+        for number, group in enumerate(groups):
+            place[group] = number * size + torch.arange(len(group))
+        self.at, self.last, self.trunk = drawn - 1, int(drawn.max()), torch.tensor(trunk, device=self.device)
+        width = int(self.trunks.length.max())
+
+        def view(window: int | None) -> View:
+            above = torch.arange(width) < self.trunks.length[trunk][:, None]
+            own = torch.arange(self.last) < drawn[:, None]
+            if window is not None:
+                above &= position[:, None] - torch.arange(width) < window
+                own &= self.at[:, None] - torch.arange(self.last) < window
+            if self.whole:
+                above, own = own[:, :0], torch.cat([above, own], 1)
+            masks = (None if sees.all() else sees.to(self.device) for sees in (above, own))
+            return Branches({} if self.whole else self.trunks.stored, members.to(self.device), place.to(self.device), *masks)
+
+        return view
+
+    def move(self, source: int, target: int) -> None:
+        """Fill a row with what another has."""
+        for stores in self.stored.values():
+            for store in stores:
+                store[target] = store[source]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        capacity = -(-self.last // self.GROWTH) * self.GROWTH
+        stores = self._room(layer_idx, (key_states, value_states), self.count, capacity)
+        rows, at = torch.arange(len(self.at), device=self.device), self.at.to(self.device)
+        for store, new in zip(stores, (key_states, value_states), strict=True):
+            store[rows, :, at] = new[0].transpose(0, 1)
+        keys, values = (store[: len(rows), :, : self.last] for store in stores)
+        if self.whole:
+            above = (store[self.trunk] for store in self.trunks.stored[layer_idx])
+            keys, values = (torch.cat(pair, 2) for pair in zip(above, (keys, values), strict=True))
+        return keys, values

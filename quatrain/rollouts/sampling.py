@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
+
+BLOCK = 256
+"""Tokens whose mass is added up before it is accumulated."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,37 @@ def draw(
     """
     if sampling.temperature == 0:
         token = logits.argmax(-1)
-        return token, torch.log_softmax(logits, -1).gather(-1, token[:, None])[:, 0]
-    logits = _truncate(logits / sampling.temperature, sampling)
-    logp = torch.log_softmax(logits, -1)
-    mass = logp.exp().cumsum(-1, dtype=torch.float64)
-    token = torch.searchsorted(mass, uniform[:, None].double() * mass[:, -1:], right=True)[:, 0]
-    token = token.clamp(max=logits.shape[-1] - 1)
-    return token, logp.gather(-1, token[:, None])[:, 0]
+        return token, (logits.gather(-1, token[:, None]) - logits.logsumexp(-1, keepdim=True))[:, 0]
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    logits = _truncate(logits, sampling)
+    logits = logits - logits.amax(-1, keepdim=True)
+    token, total = _invert(logits.exp(), uniform.double())
+    return token, (logits.gather(-1, token[:, None])[:, 0].double() - total.log()).to(logits.dtype)
+
+
+def _invert(mass: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> tuple[Int[Tensor, "R"], Float[Tensor, "R"]]:
+    """The first token of each row at which the cumulative mass exceeds its share `uniform` of the total, and the total.
+
+    Found in two steps, among blocks of tokens and inside one, so that nothing is accumulated over the whole vocabulary.
+    """
+    missing = -mass.shape[1] % BLOCK
+    blocks = (pad(mass, (0, missing)) if missing else mass).unflatten(1, (-1, BLOCK))
+    below = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    total = below[:, -1]
+    block, rest = _first_above(below, uniform * total)
+    inside = blocks[torch.arange(len(mass), device=mass.device), block].double().cumsum(-1)
+    place, _ = _first_above(inside, rest)
+    return block * BLOCK + place, total
+
+
+def _first_above(below: Float[Tensor, "R N"], wanted: Float[Tensor, "R"]) -> tuple[Int[Tensor, "R"], Float[Tensor, "R"]]:
+    """The first place at which an ascending row exceeds `wanted`, and by how much that exceeds the place before."""
+    most = torch.nextafter(below[:, -1], torch.zeros_like(wanted))  # rounding never leads to a place without mass
+    wanted = torch.minimum(wanted, most)
+    place = torch.searchsorted(below, wanted[:, None], right=True)
+    before = torch.where(place > 0, below.gather(1, (place - 1).clamp(min=0)), 0)
+    return place[:, 0], (wanted[:, None] - before)[:, 0]
 
 
 def _truncate(logits: Float[Tensor, "R V"], sampling: Sampling) -> Float[Tensor, "R V"]:

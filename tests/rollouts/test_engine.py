@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from quatrain.policies import CausalLM
+from quatrain.policies import CausalLM, plant
 from quatrain.rollouts import Completion, Request, Sampling, TorchEngine, engine
 from tests.policies.families import FAMILIES, TOKENIZER, VOCABULARY, build, family, sequences
 
@@ -91,23 +91,6 @@ def test_answers_depend_on_seed_and_prompt_alone():
     assert all(a.tokens.tolist() != b.tokens.tolist() for a, b in zip(reseeded, written, strict=True))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_reading_only_the_keys_that_are_seen_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Never, always, and as it is worth it."""
-    policy = CausalLM(family(name, torch.float64), TOKENIZER)
-    read: set[type] = set()
-    write_to = engine._SlotCache.write_to
-    monkeypatch.setattr(engine._SlotCache, "write_to", lambda self, a, b, c: (read.add(type(b)), write_to(self, a, b, c))[1])
-    written = []
-    for few, kinds in ((1 << 30, {slice}), (0, {slice, Tensor}), (engine._Slots.FEW, {slice, Tensor})):
-        monkeypatch.setattr(engine._Slots, "FEW", few)
-        read.clear()
-        written.append(TorchEngine(policy, max_sequences=24).generate(requests(sequences(), samples=6), Sampling(10)))
-        assert read == kinds
-    assert_same(written[0], written[1])
-    assert_same(written[0], written[2])
-
-
 def test_a_longer_limit_only_adds():
     policy = CausalLM(family("llama", torch.float64), TOKENIZER)
     short, long = (TorchEngine(policy).generate(requests(sequences()), Sampling(n)) for n in (4, 9))
@@ -157,17 +140,21 @@ class Scripted(CausalLM):
     """A policy that writes given tokens after a prompt of one, whatever it is."""
 
     def __init__(self, script: Sequence[int], tokenizer: Any, ends: frozenset[int] = frozenset()) -> None:
-        self.script, self.tokenizer, self.ends = list(script), tokenizer, ends
+        self.script, self.tokenizer, self.ends, self.base = list(script), tokenizer, ends, torch.nn.Module()
 
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
     @property
+    def keeps_latents(self) -> bool:
+        return False
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         return self.ends
 
-    def hidden(self, tokens: Tensor, position: Tensor, sees: Tensor, key_position: Tensor, cache: Any = None) -> Tensor:
+    def hidden(self, tokens: Tensor, position: Tensor, views: Any, cache: Any = None) -> Tensor:
         return position[:, None].float()
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -292,26 +279,22 @@ def test_places_are_taken_as_they_become_free():
     assert max(passes) <= 6
 
 
-def test_slots_do_not_grow_with_the_number_of_requests(monkeypatch: pytest.MonkeyPatch):
+def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.MonkeyPatch):
     kept: list[Any] = []
-
-    class Watched(engine._Slots):
-        GROWTH = 4
-
-        def __init__(self, policy: CausalLM) -> None:
-            super().__init__(policy)
-            kept.append(self)
-
-    monkeypatch.setattr(engine, "_Slots", Watched)
+    monkeypatch.setattr(engine._Prompts, "GROWTH", 4)
+    made = engine._Kept.__init__
+    monkeypatch.setattr(engine._Kept, "__init__", lambda self: (kept.append(self), made(self))[1])
     policy = CausalLM(family("llama"), TOKENIZER)
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(3, VOCABULARY, (9,), generator=generator) for _ in range(40)]
     for count in (4, 40):
         TorchEngine(policy, max_sequences=2).generate(requests(prompts[:count], samples=2), Sampling(6))
-    few, many = kept
-    assert few.marks.shape[1] <= many.marks.shape[1] <= 2 * (9 + 6) + Watched.GROWTH
-    for slots in kept:
-        assert len(set(slots.unused)) == len(slots.unused) == slots.marks.shape[1]
+    few, few_rows, many, many_rows = kept
+    assert len(few.node) <= len(many.node) <= 2 * 9 + 4
+    assert few_rows.stored[0][0].shape[:3] == many_rows.stored[0][0].shape[:3] == (2, 2, engine._Rows.GROWTH)
+    for prompts_kept in (few, many):
+        assert len(set(prompts_kept.unused)) == len(prompts_kept.unused) == len(prompts_kept.node)
+        assert prompts_kept.slot_of == {}
 
 
 def test_nothing_asked_nothing_done():
@@ -334,9 +317,7 @@ def test_a_policy_that_trains_with_checkpointing_acts_alike(name: str):
     written = []
     for checkpointing in (False, True):
         policy = CausalLM(family(name), TOKENIZER, gradient_checkpointing=checkpointing)
-        tokens = sequences()[0]
-        seen = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
-        policy.hidden(tokens, torch.arange(len(tokens)), seen, torch.arange(len(tokens))).sum().backward()
+        policy.hidden_of(plant(sequences())).sum().backward()
         written.append(TorchEngine(policy).generate(requests(sequences(), samples=2), Sampling(10)))
     assert_same(*written)
 
