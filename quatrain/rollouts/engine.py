@@ -22,7 +22,7 @@ from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
 from quatrain.policies.attention import Blocks, Branches, View
-from quatrain.policies.packed import packed
+from quatrain.policies.linear import packed
 from quatrain.policies.routing import NONE
 from quatrain.rollouts.ending import Ending, Finish
 from quatrain.rollouts.precision import Precision, Served

@@ -111,24 +111,30 @@ def score(
     leaf = hidden.detach().requires_grad_(weigh is not None)
     chunks = list(_chunks(targets, head_rows))
     keep = weigh is not None and len(chunks) == 1
-    with torch.set_grad_enabled(keep):
-        parts = [_score_chunk(policy, leaf, targets, chunk, temperature, extra) for chunk in chunks]
+    parts, met = [], None
+    for chunk in chunks:
+        with torch.set_grad_enabled(keep):
+            met = _meet(policy, leaf, targets, chunk)
+        parts.append(_score_chunk(met, targets, chunk, temperature, extra))
     if not parts:
         empty = leaf.new_zeros(0)
         return Scores(empty, empty, empty, None, **dict.fromkeys(extra, empty))
-    value = torch.cat([p.value.detach() for p in parts if p.value is not None]) if policy.critic is not None else None
     with torch.set_grad_enabled(weigh is not None):
         log_z = policy.log_z(leaf, targets.prompts) if policy.partition is not None else None
-    logp, entropy = torch.cat([p.logp.detach() for p in parts]), torch.cat([p.entropy.detach() for p in parts])
-    more = {name: torch.cat([getattr(p, name).detach() for p in parts]) for name in extra}
-    scores = Scores(logp, entropy, value, None if log_z is None else log_z.detach(), **more)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    value = joined("value") if policy.critic is not None else None
+    more = {name: joined(name) for name in extra}
+    scores = Scores(joined("logp"), joined("entropy"), value, None if log_z is None else log_z.detach(), **more)
     if weigh is not None:
         weights = weigh(scores)
         if log_z is not None and weights.log_z is not None:
             log_z.backward(-weights.log_z)
-        for i, chunk in enumerate(chunks):
-            part = parts[i] if keep else _score_chunk(policy, leaf, targets, chunk, temperature)
-            _surrogate(part, weights, chunk).backward()
+        for chunk in chunks:
+            again = met if keep and met is not None else _meet(policy, leaf, targets, chunk)
+            _backward(again, weights, targets, chunk, temperature)
         if leaf.grad is not None:
             hidden.backward(leaf.grad)
     return scores
@@ -142,37 +148,65 @@ def _chunks(targets: Targets, head_rows: int) -> Iterator[tuple[slice, slice]]:
         yield slice(first, last), slice(*bounds)
 
 
-def _score_chunk(
-    policy: CausalLM,
-    leaf: Tensor,
-    targets: Targets,
-    chunk: tuple[slice, slice],
-    temperature: float,
-    extra: frozenset[str] = frozenset(),
-) -> Scores:
+@dataclass(frozen=True)
+class _Met:
+    """Hidden states of a chunk, and what they are to the vocabulary and to the critic."""
+
+    state: Float[Tensor, "R D"]
+    logits: Float[Tensor, "R V"]
+    value: Float[Tensor, "K"] | None
+
+
+def _meet(policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[slice, slice]) -> _Met:
+    rows, members = chunk
+    state = leaf[targets.rows[rows]]
+    value = policy.value(state)[targets.row[members] - rows.start] if policy.critic is not None else None
+    return _Met(state, policy.logits(state), value)
+
+
+@torch.no_grad()
+def _score_chunk(met: _Met, targets: Targets, chunk: tuple[slice, slice], temperature: float, extra: frozenset[str]) -> Scores:
     rows, members = chunk
     row = targets.row[members] - rows.start
-    state = leaf[targets.rows[rows]]
-    logp = torch.log_softmax(policy.logits(state) / temperature, -1)
-    entropy = -(logp.exp() * logp).sum(-1)
-    value = policy.value(state)[row] if policy.critic is not None else None
+    logp = torch.log_softmax(_cooled(met.logits, temperature), -1)
+    entropy = -torch.linalg.vecdot(logp.exp(), logp)
     taken = logp[row, targets.token[members]]
     more: dict[str, Tensor] = {}
     if "certainty" in extra:
         more["certainty"] = (-math.log(logp.shape[1]) - logp.mean(-1))[row]
     if "grad_norm_sq" in extra:
         others = ((2 * logp).exp().sum(-1)[row] - (2 * taken).exp()).clamp(min=0)
-        size = torch.linalg.vector_norm(state, dim=-1, dtype=logp.dtype)[row] / temperature
+        size = torch.linalg.vector_norm(met.state, dim=-1, dtype=logp.dtype)[row] / temperature
         more["grad_norm_sq"] = (torch.expm1(taken) ** 2 + others) * size**2
-    return Scores(taken, entropy[row], value, None, **more)
+    return Scores(taken, entropy[row], met.value if met.value is None else met.value.detach(), None, **more)
 
 
-def _surrogate(part: Scores, weights: Scores, chunk: tuple[slice, slice]) -> Tensor:
-    """A scalar whose gradient is −Σ w ∇score; its value means nothing."""
-    members = chunk[1]
-    total = -(weights.logp[members].detach() * part.logp).sum()
-    if weights.entropy.any():
-        total = total - (weights.entropy[members].detach() * part.entropy).sum()
-    if part.value is not None and weights.value is not None:
-        total = total - (weights.value[members].detach() * part.value).sum()
-    return total
+def _backward(met: _Met, weights: Scores, targets: Targets, chunk: tuple[slice, slice], temperature: float) -> None:
+    """Add the gradient of −Σ w ∇score: with π the softmax of z/τ and H its entropy,
+
+    τ·∂/∂z = Σ w·(π − 1[y]) + Σ w_H·π·(log π + H).
+    """
+    rows, members = chunk
+    row, token = targets.row[members] - rows.start, targets.token[members]
+    with torch.no_grad():
+        z = _cooled(met.logits.detach(), temperature)
+        weight, bonus = weights.logp[members].to(z), weights.entropy[members].to(z)
+        total = z.new_zeros(len(z)).index_add(0, row, weight)[:, None]
+        if bonus.any():
+            logp = torch.log_softmax(z, -1)
+            share = logp.exp()
+            surprise = logp - torch.linalg.vecdot(share, logp)[:, None]
+            grad = share.mul_(surprise.mul_(z.new_zeros(len(z)).index_add(0, row, bonus)[:, None]).add_(total))
+        else:
+            grad = torch.softmax(z, -1).mul_(total)
+        grad.index_put_((row, token), -weight, accumulate=True)
+        grad = _cooled(grad, temperature)
+    scored, grads = [met.logits], [grad]
+    if met.value is not None and weights.value is not None:
+        scored.append(met.value)
+        grads.append(-weights.value[members].to(met.value))
+    torch.autograd.backward(scored, grads)
+
+
+def _cooled(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1 else logits / temperature

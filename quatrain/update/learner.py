@@ -20,6 +20,7 @@ from quatrain.objective import Method
 from quatrain.objective.bound import Bound, Weights
 from quatrain.objective.part import Memory
 from quatrain.policies import CausalLM, Forest, partition, plant
+from quatrain.policies.linear import fast
 from quatrain.policies.routing import NONE, Routing
 from quatrain.types import Batch, Origin
 from quatrain.update.fused import EXTRA, Scores, Targets, score
@@ -247,7 +248,7 @@ class Learner:
                 told = now.told | ({"logp_old": now.logp} if old_is_now else {})
                 return _gather(targets, part.replace(**told).weights(now.logp, now.value), scores)
 
-            with self._as_learned(forest, part.batch):
+            with fast(self.policy.base), self._as_learned(forest, part.batch):
                 with torch.set_grad_enabled(learns):
                     hidden = self.policy.hidden_of(forest)
                 found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
@@ -312,9 +313,9 @@ class Learner:
             part = batch.rows(index)
             forest, targets = self._plant(part)
             under = self._as_learned(forest, part) if learning else self._routed(forest, part) if routed else None
-            with under or contextlib.nullcontext() as routing:
+            with fast(policy.base), under or contextlib.nullcontext() as routing:
                 hidden = policy.hidden_of(forest)
-            scores = score(policy, hidden, targets, extra=extra, **self._fused())
+                scores = score(policy, hidden, targets, extra=extra, **self._fused())
             out.put(index, BatchScores.of(targets, scores))
             if isinstance(routing, Routing):
                 out = out.routed(index, routing.chosen, forest)
