@@ -83,3 +83,21 @@ def test_temperature_zero_takes_the_most_probable_and_tells_its_probability():
     token, logp = draw(logits, torch.tensor([0.999, 0.999]), Sampling(8, temperature=0, top_k=2, top_p=0.5))
     assert token.tolist() == [1, 0]
     torch.testing.assert_close(logp, torch.log_softmax(logits, -1)[[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 1000, 5000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_large_vocabulary_is_inverted_as_a_whole(size: int, dtype: torch.dtype):
+    """The token is the first whose cumulative probability exceeds u, to the rounding of a single one."""
+    generator = torch.Generator().manual_seed(size)
+    logits = 3 * torch.randn(500, size, generator=generator, dtype=dtype)
+    logits[:, torch.randperm(size, generator=generator)[: size // 3]] = -torch.inf
+    uniform = torch.rand(500, generator=generator, dtype=torch.float64)
+    token, logp = draw(logits, uniform, Sampling(8))
+    exact = torch.softmax(logits.double(), -1)
+    above = exact.cumsum(-1).gather(1, token[:, None])[:, 0]
+    own = exact.gather(1, token[:, None])[:, 0]
+    assert (own > 0).all()
+    assert (above > uniform - 1e-6).all()
+    assert (above - own < uniform + 1e-6).all()
+    torch.testing.assert_close(logp, own.log().to(dtype), rtol=1e-5, atol=1e-5)
