@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from benchmarks.results import arguments, machine, place, write
 from benchmarks.side import Job, Side, texts
@@ -48,6 +49,7 @@ def main() -> None:
     parser = arguments("growth", "Time and memory of a step as it grows.")
     parser.add_argument("--only", nargs="*", choices=GROWTH, default=list(GROWTH), help="what grows")
     given = parser.parse_args()
+    logging.disable_progress_bar()
     console, path = Console(highlight=False), place(given, "growth")
     points: list[dict[str, Any]] = []
     for name in given.only:

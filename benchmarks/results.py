@@ -60,25 +60,26 @@ def _lines(value: Any, depth: int = 0) -> str:
     return "\n".join([opens, ",\n".join(told), " " * depth + closes])
 
 
-def machine(threads: int, *packages: str) -> dict[str, str]:
+def machine(threads: int) -> dict[str, str]:
     """The machine and the versions of what computes."""
+    return describe_environment() | hardware(threads)
+
+
+def hardware(threads: int) -> dict[str, str]:
+    """The machine, and how much of it is used."""
     found = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     cpu = {key.strip(): value.strip() for key, value in found.items()}
     known = [cpu.get("model name", "unknown"), f"family {cpu.get('cpu family')}", f"model {cpu.get('model')}"]
     vectors = next((name for name in ("avx512f", "avx2", "asimd") if name in cpu.get("flags", "").split()), "")
-    told = {"processor": ", ".join([*known, *filter(None, [vectors])]), "memory_gib": f"{memory() / 2**30:.1f}", "threads": str(threads)}
-    return describe_environment(*packages) | told
-
-
-def memory() -> int:
-    """Bytes that the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    processor = ", ".join([*known, *filter(None, [vectors])])
+    return {"processor": processor, "memory_gib": f"{size / 2**30:.1f}", "threads": str(threads)}
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """median(first) / median(second), with the 95 % interval of the ratio of a pair.
 
-        exp(mean(log a − log b) ± t(0.975, n − 1)·s/√n)
+    exp(mean(log a − log b) ± t(0.975, n − 1)·s/√n)
     """
     logs = paired(np.log(first), np.log(second))
     low, high = (math.exp(bound) if bound < math.inf else math.inf for bound in (logs.low, logs.high))

@@ -61,7 +61,10 @@ class Side:
     def __init__(self, module: str, job: Job, python: str | Path = sys.executable) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-        own = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), "OMP_NUM_THREADS": str(job.threads)}
+        own = {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "OMP_NUM_THREADS": str(job.threads),
+        }
         self._process = subprocess.Popen(
             [str(python), "-m", module],
             stdin=subprocess.PIPE,
@@ -136,8 +139,11 @@ class Channel:
 def texts(tokenizer: Any, count: int, tokens: int, seed: int = 0) -> list[str]:
     """So many texts of exactly so many tokens each, that begin differently: common words without a meaning."""
     draw = random.Random(seed)
-    words = [i for i in range(len(tokenizer)) if re.fullmatch(r" [a-z]{2,}|[a-z]\d+", tokenizer.decode([i]))]
-    drawn = [[draw.choice(words) for _ in range(tokens)] for _ in range(count)]
+    known = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+    words, letters = (
+        [i for i, text in enumerate(known) if re.fullmatch(form, text)] for form in (r" [a-z]{2,}|[a-z]\d+", "[a-z]")
+    )
+    drawn = [[draw.choice(words or letters) for _ in range(tokens)] for _ in range(count)]
     out: list[str] = [tokenizer.decode(ids) for ids in drawn]
     assert [tokenizer(text)["input_ids"] for text in out] == drawn
     assert len({ids[0] for ids in drawn}) > 1 or count == 1

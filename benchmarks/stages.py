@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from transformers.utils import logging
 
 from benchmarks.counting import SHAPES, Shape, Sizes
 from benchmarks.growth import METHODS
@@ -37,6 +38,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
+    logging.disable_progress_bar()
     name = "tiny" if given.quick else "smollm2"
     stages = Stages(name, {"short": QUICK} if given.quick else SHAPES, QUICK if given.quick else GENERATION, Probe(given.quick))
     console, rounds = Console(highlight=False), []

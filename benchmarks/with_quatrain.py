@@ -37,7 +37,8 @@ class Stages:
 
     def judge(self, groups: Sequence[Group]) -> list[Group]:
         return [
-            Group(g.prompt, tuple(t.replace(reward=self.job.reward(g.prompt.text, t.text)) for t in g.trajectories)) for g in groups
+            Group(g.prompt, tuple(t.replace(reward=self.job.reward(g.prompt.text, t.text)) for t in g.trajectories))
+            for g in groups
         ]
 
     def learn(self, groups: Sequence[Group]) -> None: ...
