@@ -1,4 +1,4 @@
-"""How fast the library is: against what the machine can do, against peers, and as work grows. docs/speed.md shows what was measured.
+"""How fast the library is: against what the machine can do, against peers, and as work grows: docs/speed.md.
 
 python -m benchmarks.machine     the machine's matrix products and its memory
 python -m benchmarks.stages      generation and update against the floor, and methods against each other

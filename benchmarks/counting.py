@@ -6,9 +6,9 @@ A pass of N tokens, of which R are asked for the next one, over A pairs of a tok
     bytes      = 4·(W + V·D) + 8·L·K·d·S
     seconds    ≥ max(operations / rate, bytes / bandwidth)
 
-W are the weights of the linear layers, V·D those of the head, L layers, H heads of d numbers, K of them for keys and values. Everything
-is in float32, and what answers share of their prompt is computed, stored and read once. A gradient takes twice the operations of its
-forward pass.
+W are the weights of the linear layers, V·D those of the head, L layers, H heads of d numbers, K of them for keys and values.
+Everything is in float32, and what answers share of their prompt is computed, stored and read once. A gradient takes twice the
+operations of its forward pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One step of GRPO in this library and in TRL's GRPOTrainer, by turns, and what both learn from the same prompts.
 
-Both sides run in one environment, that of ``make oracles``, and so on the same torch and transformers; each in a process of its own
-that is kept open. What is measured is written at once, and the command goes on where it was.
+Both sides run in one environment, that of ``make oracles``, and so on the same torch and transformers; each in a process of its
+own that is kept open. What is measured is written at once, and the command goes on where it was.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Peers:
         return min(worked, key=worked.__getitem__, default=USUAL)
 
     def pairs(self, name: str, job: Job) -> None:
-        """A step of each side by turns, until there are as many as wanted; the first of a process, which is cold, does not count."""
+        """A step of each side by turns, until there are as many as wanted; a process's first, which is cold, does not count."""
         done = self.found["pairs"].setdefault(name, [])
         wanted = 1 if self.given.quick else self.given.pairs
         if len(done) >= wanted:

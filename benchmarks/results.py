@@ -44,20 +44,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    """Leave it whole, a line for each pair, point or figure."""
-    write_atomic(path, _lines(plain(found)) + "\n")
-
-
-def _lines(value: Any, depth: int = 0) -> str:
-    """JSON whose objects and lists are laid out as long as they hold others."""
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    if not any(isinstance(item, dict | list) for item in inner):
-        return json.dumps(value, ensure_ascii=False)
-    named = isinstance(value, dict)
-    names = [f"{json.dumps(key)}: " for key in value] if named else [""] * len(inner)
-    told = [f"{' ' * (depth + 1)}{name}{_lines(item, depth + 1)}" for name, item in zip(names, inner, strict=True)]
-    opens, closes = "{}" if named else "[]"
-    return "\n".join([opens, ",\n".join(told), " " * depth + closes])
+    """Leave it whole."""
+    write_atomic(path, json.dumps(plain(found), indent=1, ensure_ascii=False) + "\n")
 
 
 def machine(threads: int) -> dict[str, str]:

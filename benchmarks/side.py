@@ -1,4 +1,4 @@
-"""One of several sides that do the same work by turns: each in a process of its own, kept open and asked for one step at a time."""
+"""Sides that do the same work by turns: each in a process of its own, kept open and asked for one step at a time."""
 
 from __future__ import annotations
 
