@@ -7,7 +7,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format format-check lint types generated-check exactness rows reproduce stability tunnel docs oracles test-vllm test-browser clean
+.PHONY: demo test check format format-check lint types generated-check exactness rows reproduce stability tunnel bench docs oracles test-vllm test-browser clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
@@ -53,6 +53,13 @@ stability: $(VENV)/.dev  ## the map of methods × stresses and the bounds of the
 
 tunnel: $(VENV)/.dev  ## the small model's start and speed measured again, a few minutes; on an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m reproductions.tunnel
+	$(BIN)/python -m tools.generate
+
+bench: $(VENV)/.dev $(ORACLES)/.installed  ## speed and memory, against the machine and TRL, some hours on an idle machine; pairs go on where they were
+	$(BIN)/python -m benchmarks.machine
+	$(BIN)/python -m benchmarks.stages
+	$(BIN)/python -m benchmarks.growth
+	ORACLES=$(ORACLES) $(BIN)/python -m benchmarks.peers --tune
 	$(BIN)/python -m tools.generate
 
 docs: $(VENV)/.dev  ## the documentation site, in site/

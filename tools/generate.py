@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import quatrain
+from benchmarks import report as speed
 from quatrain.claims import Place, find_claims
 from quatrain.cli import parser
 from quatrain.commands.catalogue import LINES, terms
@@ -542,6 +543,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tunnel-made": tunnel_made,
     "tunnel-start": tunnel_start,
     "tunnel-speed": tunnel_speed,
+    "speed-targets": speed.targets,
+    "speed-machine": speed.machine,
+    "speed-stages": speed.stages,
+    "speed-peers": speed.peers,
+    "speed-learning": speed.learning,
+    "speed-growth": speed.growth,
     "meanings": verdicts,
     "rules": rules,
     "rule-examples": rule_examples,
@@ -558,6 +565,7 @@ PAGES: dict[str, Callable[[], str]] = {
     ),
     "docs/reference/settings.md": settings,
     "docs/reference/command-line.md": command_line,
+    "docs/assets/growth.svg": speed.growth_curves,
 }
 
 
