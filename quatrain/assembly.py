@@ -26,7 +26,6 @@ from quatrain.objective import Method, check, missing
 from quatrain.objective.composition import Given
 from quatrain.policies import CausalLM, advice, load_model
 from quatrain.policies import check as check_model
-from quatrain.policies.memory import recycle
 from quatrain.prompts import Problem, Task, Template, Unlabelled, open_task, resolve_template
 from quatrain.rewards import Judge, check_rewards, load_reward
 from quatrain.rewards.judge import COMPARING, verifier
@@ -242,7 +241,6 @@ def make_tunnels(planned: Plan, progress: Progress) -> None:
 def load_policy(config: RunConfig, method: Method | None = None) -> CausalLM:
     """The policy of `config`, at its start, with what `method` learns beside it."""
     _quieten()
-    recycle()
     if config.threads:
         torch.set_num_threads(config.threads)
     policy = CausalLM(

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from quatrain.config import ConfigError, ModelConfig, TunnelConfig, nearest
+from quatrain.policies.memory import recycle
 
 SHORT_NAMES = ("smollm2", "tiny", "tunnel")
 
@@ -112,8 +113,9 @@ def _check_hub(config: ModelConfig) -> None:
 def load_model(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and its tokenizer, on its device, in float32 on a CPU and bfloat16 on a GPU unless said otherwise.
 
-    `seed` initializes ``tiny``. Only safetensors are read.
+    `seed` initializes ``tiny``. Only safetensors are read. From here on the process keeps freed memory.
     """
+    recycle()
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     automatic = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     dtype = automatic if config.dtype == "auto" else getattr(torch, config.dtype)

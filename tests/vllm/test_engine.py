@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from quatrain.config import ConfigError, LoraConfig, ModelConfig, TunnelConfig
-from quatrain.policies import CausalLM, load_model
+from quatrain.policies import CausalLM, load_model, plant
 from quatrain.rollouts import Completion, Request, Sampling, TorchEngine, VLLMEngine
 from quatrain.tunnel import pretrain
 from tests.policies.families import TOKENIZER, VOCABULARY, build
@@ -59,8 +59,7 @@ def off(policy: CausalLM, asked: list[Request], written: list[Completion], sampl
     found = []
     for request, completion in zip(asked, written, strict=True):
         tokens = torch.cat([request.tokens, completion.tokens])
-        position = torch.arange(len(tokens))
-        hidden = policy.hidden(tokens, position, position[:, None] >= position, position)
+        hidden = policy.hidden_of(plant([tokens]))
         logp = renormalized(policy.logits(hidden)[len(request.tokens) - 1 : -1].double(), sampling)
         found.append((logp.gather(-1, completion.tokens[:, None])[:, 0] - completion.logp).abs().max())
     return float(torch.stack(found).max())
@@ -133,8 +132,7 @@ def test_seeds_decide_what_is_drawn(engine: VLLMEngine):
 def test_frequencies_are_those_of_the_distribution(engine: VLLMEngine, sampling: Sampling):
     prompt, samples = prompts()[0], 3000
     written = engine.generate([Request(prompt, (0, 1, 5, j)) for j in range(samples)], sampling)
-    position = torch.arange(len(prompt))
-    hidden = engine.policy.hidden(prompt, position, position[:, None] >= position, position)
+    hidden = engine.policy.hidden_of(plant([prompt]))
     expected = renormalized(engine.policy.logits(hidden[-1:]).double(), sampling)[0].exp()
     counts = torch.bincount(torch.cat([c.tokens for c in written]), minlength=VOCABULARY)
     assert counts[expected == 0].sum() == 0

@@ -10,7 +10,7 @@ import torch
 
 from quatrain.assembly import recorded_batch
 from quatrain.diagnostics.records import RunFolder
-from quatrain.policies import CausalLM
+from quatrain.policies import CausalLM, plant
 from quatrain.types import Batch
 from quatrain.update import Learner
 from tests.command_line import DIGITS, quatrain, records, settings, sums, train
@@ -27,8 +27,7 @@ def off(policy: CausalLM, batch: Batch) -> float:
     assert batch.logp_rollout is not None
     for tokens, action, logp in zip(batch.tokens, batch.action, batch.logp_rollout, strict=True):
         tokens = tokens[: int(action.nonzero().max()) + 1]
-        position = torch.arange(len(tokens))
-        hidden = policy.hidden(tokens, position, position[:, None] >= position, position)
+        hidden = policy.hidden_of(plant([tokens]))
         own = torch.log_softmax(policy.logits(hidden[:-1]), -1).gather(-1, tokens[1:, None])[:, 0]
         found.append((own - logp[1 : len(tokens)])[action[1 : len(tokens)]].abs().max())
     return float(torch.stack(found).max())
