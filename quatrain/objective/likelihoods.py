@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float
 from pydantic import PositiveFloat
-from torch import Tensor
 
 from quatrain.objective.part import Scope, View
+from quatrain.tensors import Tensor
 
 
 @dataclass(frozen=True)

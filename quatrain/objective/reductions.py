@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from pydantic import PositiveFloat
-from torch import Tensor
 
 from quatrain.objective.part import Scope, View
+from quatrain.tensors import Tensor, torch
 
 
 @dataclass(frozen=True)
