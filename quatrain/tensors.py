@@ -1,6 +1,6 @@
-"""torch, where a module names it in annotations and within functions alone: imported when one of these first computes.
+"""torch and the types of its tensors, where annotations and functions alone name them: imported when one first computes.
 
-So the catalogue, whose rows are made of parts, is listed, shown, compared and cited without it.
+So the catalogue, whose rows are made of parts, is listed, shown, compared and cited without torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or "torch" in sys.modules:
     import torch
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 else:
 
@@ -23,6 +24,6 @@ else:
             setattr(self, name, value)
             return value
 
-    torch, Tensor = _Torch("torch"), Any
+    torch, Bool, Float, Int, Tensor = _Torch("torch"), Any, Any, Any, Any
 
-__all__ = ["Tensor", "torch"]
+__all__ = ["Bool", "Float", "Int", "Tensor", "torch"]

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from jaxtyping import Bool, Float
-
 from quatrain.objective.part import SCOPES, Memory, Scope, View, of_origins, remembering, signature
 from quatrain.objective.terms import AnyTerm, Factors, Target, Term
-from quatrain.tensors import Tensor, torch
+from quatrain.tensors import Bool, Float, Tensor, torch
 from quatrain.types import Batch, Origin
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-
 from quatrain.objective.part import Scope, View
-from quatrain.tensors import Tensor, torch
+from quatrain.tensors import Float, Tensor, torch
 
 
 @dataclass(frozen=True)

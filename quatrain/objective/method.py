@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
-from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
 
 from quatrain.config import ConfigError, nearest
@@ -17,7 +16,7 @@ from quatrain.objective.composition import check, meaning, refuse
 from quatrain.objective.likelihoods import Perturbed
 from quatrain.objective.part import Memory, brief, describe, meanings, numbers, signature
 from quatrain.objective.terms import AnyTerm, Target, Term
-from quatrain.tensors import Tensor, torch
+from quatrain.tensors import Float, Tensor, torch
 from quatrain.types import Batch, Origin
 
 ADDRESSES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}

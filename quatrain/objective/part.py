@@ -10,9 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
-from jaxtyping import Bool, Float, Int
-
-from quatrain.tensors import Tensor, torch
+from quatrain.tensors import Bool, Float, Int, Tensor, torch
 from quatrain.types import Batch, Origin
 
 Scope = Literal["token", "sequence", "group", "batch"]

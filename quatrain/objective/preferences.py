@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Float
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from quatrain.objective.part import Scope, View
-from quatrain.tensors import Tensor, torch
+from quatrain.tensors import Float, Tensor, torch
 from quatrain.types import Origin
 
 MAX_LOGP = -1e-6

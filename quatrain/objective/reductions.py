@@ -11,11 +11,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from jaxtyping import Float
 from pydantic import PositiveFloat
 
 from quatrain.objective.part import Scope, View
-from quatrain.tensors import Tensor, torch
+from quatrain.tensors import Float, Tensor, torch
 
 
 @dataclass(frozen=True)
