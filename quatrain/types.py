@@ -22,8 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
-import torch
-from torch import Tensor
+from quatrain.tensors import Tensor, torch
 
 
 class Origin(StrEnum):
@@ -214,7 +213,7 @@ class Batch:
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         for name, value in given.items():
-            if not isinstance(value, Tensor):
+            if not isinstance(value, torch.Tensor):
                 raise ValueError(f"Batch.{name} must be a tensor, got {type(value).__name__}: wrap it in torch.tensor(...)")
             if value.ndim != len(_axes(name)):
                 raise ValueError(f"Batch.{name} has shape {list(value.shape)}; it must be [{', '.join(_axes(name))}]")

@@ -1,6 +1,8 @@
 """What `quatrain methods` prints, in terminals of several widths and where no terminal reads it."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,11 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *arguments: str) 
     done = quatrain("methods", *arguments)
     assert (done.code, done.err) == (0, "")
     return re.sub(r"\x1b\[[\d;]*m", "", done.out).splitlines()
+
+
+def of_its_own(program: str) -> None:
+    """Run `program` in a process of its own."""
+    subprocess.run([sys.executable, "-c", f"import sys\n{program}"], check=True, stdout=subprocess.DEVNULL)
 
 
 def ids(lines: list[str]) -> list[str]:
@@ -83,6 +90,22 @@ def test_a_table_shows_every_line_of_every_term():
     assert "clip 0.2" in told["ppo"]
     assert "entropy" not in told["ppo"], "a term that is off is left out"
     assert "0.001 entropy" in told["gfpo"]
+
+
+def test_the_catalogue_is_read_without_torch():
+    lines = [["methods"], *(["methods", *line.split()] for line in ("table", "show grpo", "diff grpo dapo", "cite grpo"))]
+    of_its_own(f"from quatrain.cli import main; assert not any(map(main, {lines})); assert 'torch' not in sys.modules")
+
+
+def test_rows_that_were_read_without_torch_compute_with_it():
+    of_its_own("""
+from quatrain.methods import METHODS
+from quatrain.types import Batch
+assert "torch" not in sys.modules
+import torch
+batch = Batch(reward=torch.tensor([1.0, 0.0]), prompt_id=torch.tensor([0, 0]))
+assert METHODS["rloo"].weights(batch, torch.zeros(2, 1)).tolist() == [[0.5], [-0.5]]
+""")
 
 
 def test_short_forms_are_exact():

@@ -13,10 +13,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 STAGES = {"prompts", "rollouts", "rewards", "objective", "update"}
 EVERYTHING = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
 
-SHARED = {"types", "config", "errors"}
+SHARED = {"types", "config", "errors", "tensors"}
 
 STAR: dict[str, set[str]] = {
-    "types": set(),
+    "tensors": set(),
+    "types": {"tensors"},
     "errors": set(),
     "config": {"errors"},
     "policies": SHARED,

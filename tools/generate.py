@@ -48,6 +48,7 @@ from quatrain.prompts import open_task
 from quatrain.recipes import RECIPES
 from quatrain.types import Origin
 from reproductions.rows import results
+from reproductions.stability import page as stability
 from reproductions.tunnel import results as wind
 
 ROOT = Path(__file__).parent.parent
@@ -549,6 +550,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed-peers": speed.peers,
     "speed-learning": speed.learning,
     "speed-growth": speed.growth,
+    "map-made": stability.made,
+    "accuracy-map": stability.accuracy_map,
+    "collapse-map": stability.collapse_map,
+    "published": stability.published,
+    "which": stability.which,
+    "map-cells": stability.cells,
+    "signs": stability.signs,
+    "signs-tried": stability.tried,
     "meanings": verdicts,
     "rules": rules,
     "rule-examples": rule_examples,

@@ -84,8 +84,8 @@ class Sign:
     metric: str
     limit: float
     """The bound."""
-    against: Literal["nothing", "first", "best", "median"]
-    """What the bound is a multiple of: 1, or a mean over ten steps: the first, the best so far, or the median so far."""
+    against: Literal["nothing", "first", "before", "best", "median"]
+    """What the bound is a multiple of: 1, or a mean over ten steps: the first, that of ten steps ago, the best or the median."""
     above: bool
     """Whether it is wrong to be above the bound, or below it."""
     says: str
@@ -102,6 +102,8 @@ class Sign:
                 return 1.0
             case "first":
                 return means[0]
+            case "before":
+                return means[max(0, len(means) - 1 - WINDOW)]
             case "best":
                 return max(means)
             case "median":
@@ -116,49 +118,60 @@ SIGNS = (
     ),
     Sign(
         "ratio/p99", 2.0, "nothing", True,
-        "one action in a hundred is more than twice as likely as when it was sampled",
+        "one action in a hundred is far likelier than when it was sampled",
         "lower update.lr, make fewer updates of a batch, or take a mask with a narrower bound",
     ),
     Sign(
         "update/grad_norm", 10.0, "median", True,
-        "gradients are ten times what they were",
+        "gradients are far larger than they were",
         "lower update.lr or update.max_grad_norm, and look at the answers of that step",
     ),
     Sign(
         "entropy", 0.3, "first", False,
-        "the policy explores less than a third of what it did",
+        "the policy explores far less than it did",
         "raise the mask's upper bound, add an entropy bonus, or raise sampling.temperature",
         unsolved=True,
     ),
     Sign(
         "entropy", 2.0, "first", True,
-        "the policy is twice as undecided as it was",
+        "the policy is far less decided than it was",
         "lower update.lr, or push bad answers away less",
     ),
     Sign(
+        "entropy", 0.5, "before", False,
+        "within ten steps the policy has come to explore far less",
+        "lower update.lr, add an entropy bonus, or take a mask with a narrower bound",
+        unsolved=True,
+    ),
+    Sign(
+        "entropy", 2.0, "before", True,
+        "within ten steps the policy has become far less decided",
+        "lower update.lr, and look at the answers of these steps",
+    ),
+    Sign(
         "advantage/zero_groups", 0.8, "nothing", True,
-        "four groups in five have nothing to learn from",
+        "too many groups have nothing to learn from",
         "take easier or harder problems, or raise group_size",
         unsolved=True,
     ),
     Sign(
         "rollout/truncated", 0.5, "nothing", True,
-        "half of the answers are cut",
+        "too many answers are cut",
         "raise max_answer_tokens, or reward short answers",
     ),
     Sign(
         "rollout/length", 2.0, "first", True,
-        "answers are twice as long as they were",
+        "answers are far longer than they were",
         "look at them: length may be what is rewarded",
     ),
     Sign(
         "rollout/length", 0.5, "first", False,
-        "answers are half as long as they were",
+        "answers are far shorter than they were",
         "look at them: what led to the answer may be left out",
     ),
     Sign(
         "reward/mean", 0.7, "best", False,
-        "the reward is below seven tenths of its best",
+        "the reward is far below its best",
         "go back to the checkpoint before that, at a lower update.lr",
     ),
 )  # fmt: skip

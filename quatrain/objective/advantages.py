@@ -10,12 +10,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor
 
 from quatrain.objective.part import MAX_LOG_RATIO, SCOPES, Scope, View
+from quatrain.tensors import Float, Int, Tensor, torch
 from quatrain.types import Batch, Origin
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
 from quatrain.objective.part import SCOPES, Memory, Scope, View, of_origins, remembering, signature
 from quatrain.objective.terms import AnyTerm, Factors, Target, Term
+from quatrain.tensors import Bool, Float, Tensor, torch
 from quatrain.types import Batch, Origin
 
 
@@ -44,14 +41,14 @@ class Bound:
     """What its parts remember of the updates before."""
 
     @classmethod
-    @torch.no_grad()
     def of(cls, terms: tuple[AnyTerm, ...], batch: Batch, memory: Memory) -> Self:
         """`terms` on a whole minibatch: everything that does not depend on log π_θ, computed once."""
-        views = [View(batch, of_origins(batch, term.on), None, memory=memory) for term in terms]
-        prepared = tuple(term.prepare(view) for term, view in zip(terms, views, strict=True))
-        views = [dataclasses.replace(view, advantage=known) for view, known in zip(views, prepared, strict=True)]
-        shares = tuple(t.coefficient * t.reduce(v, t.likelihood.actions(v)) for t, v in zip(terms, views, strict=True))
-        return cls(terms, batch, prepared, shares, memory)
+        with torch.no_grad():
+            views = [View(batch, of_origins(batch, term.on), None, memory=memory) for term in terms]
+            prepared = tuple(term.prepare(view) for term, view in zip(terms, views, strict=True))
+            views = [dataclasses.replace(view, advantage=known) for view, known in zip(views, prepared, strict=True)]
+            shares = tuple(t.coefficient * t.reduce(v, t.likelihood.actions(v)) for t, v in zip(terms, views, strict=True))
+            return cls(terms, batch, prepared, shares, memory)
 
     @property
     def targets(self) -> frozenset[Target]:
@@ -80,42 +77,42 @@ class Bound:
     def terms(self) -> Iterator[tuple[AnyTerm, Tensor | None, Tensor]]:
         return zip(self.active, self.prepared, self.shares, strict=True)
 
-    @torch.no_grad()
     def weights(self, logp: Float[Tensor, "B T"], values: Float[Tensor, "B T"] | None = None) -> Weights:
         """−∂L/∂x at the current log-probabilities and values. The value term is left out without `values`."""
-        sums: dict[Target, Tensor] = {}
-        for term, prepared, share in self.terms():
-            if term.target == "value" and values is None:
-                continue
-            weight = term.weights(self._view(term, logp), prepared, share, values)
-            sums[term.target] = sums[term.target] + weight if term.target in sums else weight
-        return Weights(**sums)
+        with torch.no_grad():
+            sums: dict[Target, Tensor] = {}
+            for term, prepared, share in self.terms():
+                if term.target == "value" and values is None:
+                    continue
+                weight = term.weights(self._view(term, logp), prepared, share, values)
+                sums[term.target] = sums[term.target] + weight if term.target in sums else weight
+            return Weights(**sums)
 
-    @torch.no_grad()
     def factors(self, logp: Float[Tensor, "B T"]) -> dict[str, Factors]:
         """For each policy-gradient term by name, what its weights are the product of."""
-        return {
-            term.name: term.factors(self._view(term, logp), prepared, share)
-            for term, prepared, share in self.terms()
-            if isinstance(term, Term)
-        }
+        with torch.no_grad():
+            return {
+                term.name: term.factors(self._view(term, logp), prepared, share)
+                for term, prepared, share in self.terms()
+                if isinstance(term, Term)
+            }
 
-    @torch.no_grad()
     def remembered(self, logp: Float[Tensor, "B T"]) -> Memory:
         """What the parts carry on, of a whole minibatch at the log π_θ that its update began with."""
-        views = ((term, self._view(term, logp)) for term in self.active)
-        return {signature(part): part.remember(view) for term, view in views for part in remembering(term)}
+        with torch.no_grad():
+            views = ((term, self._view(term, logp)) for term in self.active)
+            return {signature(part): part.remember(view) for term, view in views for part in remembering(term)}
 
-    @torch.no_grad()
     def silent(self) -> Bool[Tensor, "B"]:
         """True for the sequences whose weights are 0 whatever π_θ is: advantage 0 in every term that is about them."""
-        assert self.batch.action is not None
-        silent = torch.ones_like(self.batch.action[:, 0])
-        for term, prepared, _ in self.terms():
-            action = of_origins(self.batch, term.on)
-            fixed = isinstance(term, Term) and prepared is not None
-            silent &= ~(action & (prepared != 0)).any(1) if fixed else ~action.any(1)
-        return silent
+        with torch.no_grad():
+            assert self.batch.action is not None
+            silent = torch.ones_like(self.batch.action[:, 0])
+            for term, prepared, _ in self.terms():
+                action = of_origins(self.batch, term.on)
+                fixed = isinstance(term, Term) and prepared is not None
+                silent &= ~(action & (prepared != 0)).any(1) if fixed else ~action.any(1)
+            return silent
 
     def metrics(self, logp: Float[Tensor, "B T"]) -> dict[str, float]:
         """What every run of any method shows of its first term's parts, of advantages and of demonstrations, under one scheme."""

@@ -9,11 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from quatrain.objective.part import Scope, View
+from quatrain.tensors import Float, Tensor, torch
 
 
 @dataclass(frozen=True)

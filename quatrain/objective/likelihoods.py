@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Float
 from pydantic import PositiveFloat
-from torch import Tensor
 
 from quatrain.objective.part import Scope, View
+from quatrain.tensors import Float, Tensor
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor
 
 from quatrain.objective.advantages import Relative, Share
 from quatrain.objective.denominators import Old
 from quatrain.objective.part import MAX_LOG_RATIO, SCOPES, Scope, View
+from quatrain.tensors import Float, Int, Tensor, torch
 from quatrain.types import Origin
 
 

@@ -8,10 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
-import torch
-from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from quatrain.config import ConfigError, nearest
 from quatrain.objective.bound import Bound
@@ -19,6 +16,7 @@ from quatrain.objective.composition import check, meaning, refuse
 from quatrain.objective.likelihoods import Perturbed
 from quatrain.objective.part import Memory, brief, describe, meanings, numbers, signature
 from quatrain.objective.terms import AnyTerm, Target, Term
+from quatrain.tensors import Float, Tensor, torch
 from quatrain.types import Batch, Origin
 
 ADDRESSES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}

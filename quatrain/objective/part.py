@@ -10,10 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
+from quatrain.tensors import Bool, Float, Int, Tensor, torch
 from quatrain.types import Batch, Origin
 
 Scope = Literal["token", "sequence", "group", "batch"]

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-from jaxtyping import Float
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor
 
 from quatrain.objective.part import Scope, View
+from quatrain.tensors import Float, Tensor, torch
 from quatrain.types import Origin
 
 MAX_LOGP = -1e-6

@@ -11,12 +11,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from jaxtyping import Float
 from pydantic import PositiveFloat
-from torch import Tensor
 
 from quatrain.objective.part import Scope, View
+from quatrain.tensors import Float, Tensor, torch
 
 
 @dataclass(frozen=True)

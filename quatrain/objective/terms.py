@@ -7,9 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Float
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
 from quatrain.objective.advantages import GAE, FlowBalance, One
 from quatrain.objective.denominators import Old
@@ -17,6 +15,7 @@ from quatrain.objective.likelihoods import Sequence, Token
 from quatrain.objective.masks import Everywhere
 from quatrain.objective.part import MAX_LOG_RATIO, Part, View
 from quatrain.objective.reductions import PerSequence, PerToken
+from quatrain.tensors import Float, Tensor
 from quatrain.types import Origin
 
 Target = Literal["logp", "entropy", "value", "log_z"]

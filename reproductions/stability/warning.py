@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 
 from quatrain.diagnostics.evaluation import estimate
 from quatrain.diagnostics.health import SIGNS, SOLVED, WINDOW, Sign, collapse, smooth
-from quatrain.diagnostics.records import RunFolder
+from quatrain.diagnostics.records import RunFolder, plain
 from quatrain.experiment import Trial
 from reproductions.stability.results import WARNING
 
-RATE = 0.02
-"""Share of the runs without a collapse in which one sign may be seen."""
-THUMB = (0.05, 2.0, 10.0, 0.3, 2.0, 0.8, 0.5, 2.0, 0.5, 0.7)
+RATE, RATES = 0.02, (0.01, 0.02, 0.05)
+"""Share of the runs without a collapse in which one sign may be seen: for the bounds that are kept, and those that are tried."""
+THUMB = (0.05, 2.0, 10.0, 0.3, 2.0, 0.5, 2.0, 0.8, 0.5, 2.0, 0.5, 0.7)
 """Bounds by rule of thumb, what one would say without having measured: of the signs, in their order."""
 
 
@@ -41,6 +42,13 @@ class Course:
         fell = collapse(records, stopped=trial.stopped)
         return cls(method, cell, fell.step if fell else None, [_values(sign, records) for sign in SIGNS])
 
+    @cached_property
+    def worst(self) -> list[float]:
+        """For each sign the value that is farthest on its wrong side; NaN where none counts."""
+        counted = [values[~np.isnan(values)] for values in self.values]
+        ends = zip(SIGNS, counted, strict=True)
+        return [float(values.max() if sign.above else values.min()) if len(values) else math.nan for sign, values in ends]
+
     def first(self, bounds: Sequence[float]) -> int | None:
         """The first step at which a sign leaves its bound."""
         steps = [_first(sign, values, bound) for sign, values, bound in zip(SIGNS, self.values, bounds, strict=True)]
@@ -61,16 +69,10 @@ def _first(sign: Sign, values: NDArray[np.float64], bound: float) -> int | None:
     return int(wrong[0]) + WINDOW + 1 if len(wrong) else None
 
 
-def fit(courses: Iterable[Course]) -> list[float]:
-    """For each sign the bound that one healthy run in fifty leaves."""
-    healthy = [course for course in courses if course.collapsed is None]
-    return [_bound(sign, [course.values[n] for course in healthy]) for n, sign in enumerate(SIGNS)]
-
-
-def _bound(sign: Sign, runs: Sequence[NDArray[np.float64]]) -> float:
-    counted = [values[~np.isnan(values)] for values in runs]
-    worst = [values.max() if sign.above else values.min() for values in counted if len(values)]
-    return float(np.quantile(worst, 1 - RATE if sign.above else RATE))
+def fit(courses: Iterable[Course], rate: float = RATE) -> list[float]:
+    """For each sign the bound that it leaves in this share of the healthy runs."""
+    worst = np.array([course.worst for course in courses if course.collapsed is None])
+    return [float(np.nanquantile(worst[:, n], 1 - rate if sign.above else rate)) for n, sign in enumerate(SIGNS)]
 
 
 def score(courses: Iterable[tuple[Course, Sequence[float]]]) -> dict[str, Any]:
@@ -90,29 +92,38 @@ def score(courses: Iterable[tuple[Course, Sequence[float]]]) -> dict[str, Any]:
     return {name: found and vars(found) for name, found in told.items()} | {"steps_ahead": quartiles}
 
 
-def across(courses: Sequence[Course], by: Callable[[Course], str]) -> list[tuple[Course, Sequence[float]]]:
-    """Each run with the bounds that were fitted on the half of the methods, or stresses, that it does not belong to."""
-    names = list(dict.fromkeys(by(course) for course in courses))
-    halves = [set(names[::2]), set(names[1::2])]
-    bounds = [fit(course for course in courses if by(course) not in half) for half in halves]
-    return [(course, own) for half, own in zip(halves, bounds, strict=True) for course in courses if by(course) in half]
+SPLITS: dict[str, Callable[[Course], set[str]]] = {
+    "other methods": lambda course: {course.method},
+    "other stresses": lambda course: {course.cell},
+    "other methods under other stresses": lambda course: {course.method, course.cell},
+}
+"""What a run must have nothing of in common with those that its bounds are fitted on."""
+
+
+def across(courses: Sequence[Course], split: str, rate: float = RATE) -> Iterator[tuple[Course, Sequence[float]]]:
+    """Each run with the bounds that were fitted on runs of the others."""
+    of, fitted = SPLITS[split], dict[frozenset[str], Sequence[float]]()
+    for course in courses:
+        own = frozenset(of(course))
+        if own not in fitted:
+            fitted[own] = fit((other for other in courses if own.isdisjoint(of(other))), rate)
+        yield course, fitted[own]
 
 
 def write(courses: Sequence[Course]) -> None:
     """Fit, try, and keep what was found."""
     bounds = fit(courses)
+    alone = [score((course, _only(n, bound)) for course in courses) for n, bound in enumerate(bounds)]
     found = {
         "runs": len(courses),
         "signs": [
-            {"metric": sign.metric, "above": sign.above, "against": sign.against, "bound": bounds[n]}
-            | score((course, _only(n, bounds[n])) for course in courses)
-            for n, sign in enumerate(SIGNS)
+            {"metric": sign.metric, "above": sign.above, "against": sign.against, "bound": bound} | told
+            for sign, bound, told in zip(SIGNS, bounds, alone, strict=True)
         ],
-        "fitted on other methods": score(across(courses, lambda course: course.method)),
-        "fitted on other stresses": score(across(courses, lambda course: course.cell)),
-        "by rule of thumb": score((course, THUMB) for course in courses),
+        "tried": [{"on": split, "rate": rate} | score(across(courses, split, rate)) for split in SPLITS for rate in RATES],
+        "thumb": score((course, THUMB) for course in courses),
     }
-    WARNING.write_text(json.dumps(found, indent=1) + "\n")
+    WARNING.write_text(json.dumps(plain(found), indent=1) + "\n")
 
 
 def _only(number: int, bound: float) -> list[float]:

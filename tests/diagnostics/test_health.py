@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from quatrain.diagnostics.health import SIGNS, Collapse, Watch, collapse, smooth
+from quatrain.diagnostics import health
+from quatrain.diagnostics.health import SIGNS, Collapse, Sign, Watch, collapse, smooth
 
 
 def run(reward: list[float], entropy: list[float] | None = None, alike: list[float] | None = None) -> list[dict[str, float]]:
@@ -75,13 +76,20 @@ def test_without_metrics_nothing_is_said():
     assert collapse([{"step": 1}]) is None
 
 
-def test_signs_come_in_the_order_in_which_they_were_seen():
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two signs with bounds of their own."""
+    explores = Sign("entropy", 0.3, "first", False, "it explores less", "raise it", unsolved=True)
+    monkeypatch.setattr(health, "SIGNS", (explores, Sign("reward/mean", 0.7, "best", False, "it is lost", "go back")))
+
+
+def test_signs_come_in_the_order_in_which_they_were_seen(two: None):
     """The entropy falls below three tenths of what it was, then the reward below seven tenths of its best."""
     entropy = [1.0] * 20 + [0.0] * 30
     reward = [0.6] * 40 + [0.0] * 10
     found = Watch(run(reward, entropy)).seen
     assert [(one.step, one.sign.metric) for one in found] == [(28, "entropy"), (44, "reward/mean")]
-    assert str(found[0]).startswith("step 28: the policy explores less than a third of what it did (entropy 0.2 is below 0.3); ")
+    assert str(found[0]) == "step 28: it explores less (entropy 0.2 is below 0.3); raise it"
 
 
 @pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: f"{sign.metric}-{sign.above}")
@@ -103,7 +111,14 @@ def test_what_is_solved_need_not_explore():
     assert Watch(run([0.95] * 50, entropy)).seen == []
 
 
-def test_a_collapse_is_told_when_it_has_lasted():
+def test_a_slope_is_against_the_mean_ten_steps_ago():
+    """Or against the first one, while there is none as old."""
+    slope = Sign("entropy", 0.5, "before", False, "it falls", "")
+    assert slope.unit([1.0, 2.0, 3.0]) == 1.0
+    assert slope.unit([float(n) for n in range(15)]) == 4.0
+
+
+def test_a_collapse_is_told_when_it_has_lasted(two: None):
     """The mean falls below half of the best at step 46, and ten steps later that is told, at the next tenth step."""
     watch, told = Watch(), dict[int, Collapse]()
     for step, record in enumerate(run([0.8] * 40 + [0.1] * 40), 1):
