@@ -13,16 +13,17 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from quatrain.policies import CausalLM, Forest
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is scored of a forest: K of its nodes, each as the next token of its parent. Sorted by row."""
+    """What is scored: K pairs of a node of a forest, and a token that may come next. Sorted by row."""
 
     rows: Int[Tensor, "R"]
-    """The distinct parents: hidden states that meet the vocabulary."""
+    """The distinct nodes: hidden states that meet the vocabulary."""
     row: Int[Tensor, "K"]
     """The row of each target."""
     token: Int[Tensor, "K"]
@@ -34,22 +35,19 @@ class Targets:
     """The prompt of each sequence."""
 
     @staticmethod
-    def of(forest: Forest, action: Tensor) -> Targets:
-        """The nodes that are an action of some sequence; the first token of a sequence cannot be one."""
-        acted = torch.zeros(len(forest), dtype=torch.bool)
-        acted[forest.path[action]] = True
-        nodes = acted.nonzero()[:, 0]
-        if (forest.parent[nodes] < 0).any():
+    def of(forest: Forest, tokens: Int[Tensor, "B T"], action: Bool[Tensor, "B T"]) -> Targets:
+        """The actions of sequences, whose `forest` need not have what nothing follows; the first token cannot be one."""
+        before = pad(forest.path, (1, 0), value=-1)
+        before = pad(before, (0, tokens.shape[1] - before.shape[1]), value=-1)
+        if (before[action] < 0).any():
             raise ValueError("the first token of a sequence is an action, and nothing comes before it to predict it from")
-        rows, row = torch.unique(forest.parent[nodes], return_inverse=True)
-        order = torch.argsort(row, stable=True)
-        number = torch.full((len(forest),), -1)
-        number[nodes[order]] = torch.arange(len(nodes))
-        index = torch.full_like(forest.path, -1)
-        index[action] = number[forest.path[action]]
-        before = forest.path.gather(1, (action.int().argmax(1, keepdim=True) - 1).clamp(min=0))[:, 0]
-        ends, prompt = torch.unique(before, return_inverse=True)
-        return Targets(rows, row[order], forest.tokens[nodes[order]], index, forest.sees(ends), prompt)
+        pairs, number = torch.unique(before[action] << 32 | tokens[action], return_inverse=True)
+        rows, row = torch.unique(pairs >> 32, return_inverse=True)
+        index = torch.full_like(tokens, -1)
+        index[action] = number
+        last = before.gather(1, action.int().argmax(1, keepdim=True))[:, 0]
+        ends, prompt = torch.unique(last, return_inverse=True)
+        return Targets(rows, row, pairs & 0xFFFFFFFF, index, forest.sees(ends), prompt)
 
     def to(self, device: torch.device) -> Targets:
         return Targets(*(getattr(self, item.name).to(device) for item in fields(self)))

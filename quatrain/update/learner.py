@@ -434,14 +434,11 @@ class Learner:
         parts = partition(sequences, self.config.tokens_per_pass, groups)
         return [rows[part].to(self.policy.device) for part in parts]
 
-    def _plant(self, batch: Batch) -> tuple[Any, Targets]:
-        assert batch.action is not None
-        forest = plant([self._sequence(batch, row) for row in range(batch.size)])
-        action = batch.action[:, : forest.path.shape[1]].cpu()
-        targets = Targets.of(forest, action & (forest.path >= 0))
-        padding = batch.action.shape[1] - forest.path.shape[1]
-        index = torch.nn.functional.pad(targets.index, (0, padding), value=-1)
-        return forest, replace(targets, index=index).to(self.policy.device)
+    def _plant(self, batch: Batch) -> tuple[Forest, Targets]:
+        """The forest of what is read: of each sequence's tokens all but the last, which nothing follows."""
+        assert batch.tokens is not None and batch.action is not None
+        forest = plant([self._sequence(batch, row)[:-1] for row in range(batch.size)])
+        return forest, Targets.of(forest, batch.tokens.cpu(), batch.action.cpu()).to(self.policy.device)
 
     @staticmethod
     def _sequence(batch: Batch, row: int) -> Tensor:
