@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
-from quatrain.policies.attention import Blocks, Branches, View
+from quatrain.policies.attention import Blocks, Branches, View, Views
 from quatrain.policies.linear import packed
 from quatrain.policies.routing import NONE
 from quatrain.rollouts.ending import Ending, Finish
@@ -193,7 +193,7 @@ class _Generation:
         return hidden
 
     def _pass(
-        self, tokens: Tensor, position: Tensor, view: Callable[[int | None], View], cache: Cache
+        self, tokens: Tensor, position: Tensor, view: Views, cache: Cache
     ) -> tuple[Float[Tensor, "Q D"], Sequence[Int[Tensor, "L K"]]]:
         """The last hidden states of tokens, and the experts that were chosen for each, if these are asked for."""
         with self.policy.routed() if self.engine.tells_experts else contextlib.nullcontext() as routing:
@@ -278,7 +278,7 @@ class _Prompts(_Kept):
         self.node = torch.empty(0, dtype=torch.int64)
         """Whose slot it is; -1 for nobody's."""
 
-    def take(self, nodes: Int[Tensor, "Q"]) -> Callable[[int | None], View]:
+    def take(self, nodes: Int[Tensor, "Q"]) -> Views:
         """Give each of `nodes` the lowest free slot, where the next pass writes; returns what these nodes see."""
         while len(self.unused) < len(nodes):
             size = len(self.node)
@@ -343,7 +343,7 @@ class _Rows(_Kept):
         self.trunks = trunks
         self.trunk_of = {leaf: number for number, leaf in enumerate(trunks.leaves)}
 
-    def view(self, leaves: Sequence[int], drawn: Int[Tensor, "Q"], position: Int[Tensor, "Q"]) -> Callable[[int | None], View]:
+    def view(self, leaves: Sequence[int], drawn: Int[Tensor, "Q"], position: Int[Tensor, "Q"]) -> Views:
         """What the answers to these prompts see, whose tokens of the next pass are the last of those `drawn`."""
         groups: list[list[int]] = [[] for _ in self.trunk_of]
         trunk = [self.trunk_of[leaf] for leaf in leaves]
