@@ -7,7 +7,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format format-check lint types generated-check exactness rows reproduce stability tunnel bench docs oracles test-vllm test-browser clean
+.PHONY: demo test check format format-check lint types generated-check exactness rows reproduce mechanisms stability tunnel bench docs oracles test-vllm test-browser clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## post-train SmolLM2-135M on arithmetic, from start to report
@@ -45,6 +45,10 @@ rows: $(VENV)/.dev  ## every row trained for a few dozen steps with three seeds,
 
 reproduce: $(VENV)/.dev  ## what a paper claims: make reproduce NAME=baseline; without a name, all claims are listed
 	OMP_NUM_THREADS=1 $(BIN)/quatrain reproduce $(NAME)
+	$(BIN)/python -m tools.generate
+
+mechanisms: $(VENV)/.dev  ## what papers say of mechanisms: make mechanisms NAME=told_apart; without a name, those without a result
+	OMP_NUM_THREADS=1 $(BIN)/python -m reproductions.mechanisms $(NAME)
 	$(BIN)/python -m tools.generate
 
 stability: $(VENV)/.dev  ## the map of methods × stresses and the bounds of the signs, five hours on two cores; goes on where it was

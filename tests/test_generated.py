@@ -140,7 +140,8 @@ def test_other_commands_are_there(page: Path):
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= targets
         elif words[:2] == ["python", "-m"]:
-            known = ("tools.generate", "pytest", "quatrain", "reproductions.rows", "reproductions.stability")
+            runs = ("reproductions.rows", "reproductions.stability", "reproductions.mechanisms")
+            known = ("tools.generate", "pytest", "quatrain", *runs)
             assert words[2] in known or (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import quatrain
 from benchmarks import report as speed
-from quatrain.claims import Place, find_claims
+from quatrain.claims import Place, Verdict, find_claims, together
 from quatrain.cli import parser
 from quatrain.commands.catalogue import LINES, terms
 from quatrain.commands.exactness import BETA, estimates_table, fixed_points_table
@@ -47,6 +47,7 @@ from quatrain.prompts import FAMILIES as WRITTEN
 from quatrain.prompts import open_task
 from quatrain.recipes import RECIPES
 from quatrain.types import Origin
+from reproductions.mechanisms import results as mechanics
 from reproductions.rows import results
 from reproductions.stability import page as stability
 from reproductions.tunnel import results as wind
@@ -300,6 +301,35 @@ def _claim(name: str, place: Place) -> str:
     )
 
 
+def mechanisms() -> str:
+    """Every claim about a mechanism, and what was measured."""
+    found = mechanics.read()
+    made = found["made_with"]
+    told = [_mechanism(claim, found["mechanisms"].get(name)) for name, claim in mechanics.MECHANISMS.items()]
+    with_what = f"With torch {made['torch']}, transformers {made['transformers']} and Python {made['python']}."
+    return "\n\n".join([*told, with_what])
+
+
+def _mechanism(claim: mechanics.Mechanism, found: dict[str, Any] | None) -> str:
+    rows = ", ".join(f"`{row}`" if row in quatrain.METHODS else row for row in claim.rows)
+    said = f"### {claim.name}\n\n{claim.says} ({_linked(claim.paper)}; {rows})"
+    measured = f"Measured: {claim.measured}."
+    if found is None:
+        return "\n\n".join([f"{said} **Not run.**", measured])
+    verdicts = claim.judge(found["samples"])
+    head = ["better", "than", "difference", "smallest that counts", "verdict", "that is"]
+    table = _table_of(head, [_compared(verdict, claim.metric) for verdict in verdicts])
+    took = f"{len(found['samples'])} seeds, {found['seconds']} seconds of one core."
+    return "\n\n".join([f"{said} **{together(verdicts)[0].upper()}{together(verdicts)[1:]}.**", measured, table, took])
+
+
+def _compared(verdict: Verdict, metric: str) -> list[str]:
+    e = verdict.expected
+    sides = [_side(arm, other or metric) for arm, other in e.sides]
+    difference = format(verdict.difference, "+.3g") if verdict.difference else "–"
+    return [*sides, difference, f"{e.smallest_effect:+g}", f"**{verdict.judgement}**", e.says]
+
+
 def _side(arm: str, metric: str | None) -> str:
     return f"`{arm}`, `{metric}`" if metric else f"`{arm}`"
 
@@ -540,6 +570,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fixed-points": fixed_points,
     "rows": trained,
     "claims": claims,
+    "mechanisms": mechanisms,
     "written": written_tasks,
     "tunnel-made": tunnel_made,
     "tunnel-start": tunnel_start,
