@@ -53,10 +53,10 @@ def told_apart(seed: int) -> Measured:
     return out
 
 
-WEAK = {"name": "tunnel", "tunnel": {"steps": 400}}
-"""A start with something to learn."""
 STEPS, LAST = 30, 8
 """Steps of a training, and those at its end whose answers are counted."""
+SMALL = 0.1
+"""The reward of a right answer in the task with small rewards."""
 
 
 @mechanism(
@@ -64,8 +64,8 @@ STEPS, LAST = 30, 8
     says="Where two tasks are rewarded on different scales, dividing by the deviation of the task lets the one with small "
     "rewards be learned, which dividing by that of the batch does not, and costs the other nothing.",
     paper="arXiv:2512.12967",
-    measured=f"the share of right answers in the last {LAST} of {STEPS} steps with 8 prompts of `written:cipher`, where a "
-    "right answer earns 0.1, and 8 of `written:chain`, where it earns 1",
+    measured=f"the share of right answers in the last {LAST} of {STEPS} steps with 8 prompts of `written:addition`, where a "
+    f"right answer earns {SMALL}, and 8 of `written:chain`, where it earns 1",
     metric="small rewards",
     expected=[
         Expectation(says="The small rewards are learned from.", better="task", than="batch", smallest_effect=0.02),
@@ -81,12 +81,11 @@ def task_scale(seed: int) -> Measured:
 def _two_tasks(scale: str, seed: int) -> dict[str, float]:
     shared = {
         "method": {"name": "qwenlong_l1_5", "settings": {"advantage.scale": scale}},
-        "model": WEAK,
         "steps": STEPS,
         "seed": seed,
     }
     large_task = stages(task="written:chain", **shared)
-    small_task = stages(task="written:cipher", rewards=[{"name": "correct", "weight": SMALL}], **shared)
+    small_task = stages(task="written:addition", rewards=[{"name": "correct", "weight": SMALL}], **shared)
     right: dict[str, list[float]] = {"large rewards": [], "small rewards": []}
     with large_task as large, small_task as small:
         assert isinstance(large.rollout, Rollout) and isinstance(small.rollout, Rollout)
@@ -99,10 +98,6 @@ def _two_tasks(scale: str, seed: int) -> dict[str, float]:
                 right[name].append(sum(rewards) / len(rewards))
             large.learner.learn(collate([*ours, *others]), step)
     return {name: sum(found[-LAST:]) / LAST for name, found in right.items()}
-
-
-SMALL = 0.1
-"""The reward of a right answer in the task with small rewards."""
 
 
 def _apart(group: Group) -> Group:
@@ -118,7 +113,7 @@ def _apart(group: Group) -> Group:
     "has one.",
     paper="arXiv:2510.20150",
     measured=f"the share of right items in the last {LAST} of {STEPS} steps of 8 prompts × 8 answers; items are the steps of "
-    "`written:cipher`, and `later` counts the second half of them. GRPO's reward is their mean",
+    "`written:addition` and its result, and `later` counts the second half of them. GRPO's reward is their mean",
     metric="later",
     expected=[
         Expectation(says="Later items are right more often.", better="rank_grpo", than="grpo", smallest_effect=0.02),
@@ -134,7 +129,7 @@ def ranks(seed: int) -> Measured:
 def _listing(name: str, seed: int) -> dict[str, float]:
     chosen = {"name": name, "settings": {"kl.coefficient": 0.001}}
     later, every = [], []
-    with stages(method=chosen, task="written:cipher", model=WEAK, steps=STEPS, seed=seed) as run:
+    with stages(method=chosen, task="written:addition", steps=STEPS, seed=seed) as run:
         for step in range(1, STEPS + 1):
             groups = [_itemized(run, g) for g in run.rollout(run.source.take(8), version=step)]
             hits = [t.turn_rewards for g in groups for t in g.trajectories]
@@ -150,8 +145,8 @@ def _listing(name: str, seed: int) -> dict[str, float]:
     says="A process reward that is learned from which of two trajectories won tells which of a failed one's steps was wrong.",
     paper="arXiv:2509.19199",
     measured="the share of pairs of a right and a wrong step of the same failed answer in which the right one has the greater "
-    f"process reward, in the last {LAST} of {STEPS} steps of 8 prompts × 8 answers to `written:cipher`, of which only the last "
-    "letters are judged",
+    f"process reward, in the last {LAST} of {STEPS} steps of 8 prompts × 8 answers to `written:addition`, of which only the "
+    "result is judged",
     metric="found",
     expected=[Expectation(better="istar", than="chance", smallest_effect=0.05)],
     seeds=4,
@@ -160,7 +155,7 @@ def step_rewards(seed: int) -> Measured:
     """Before each batch is learned from."""
     found: list[float] = []
     process = {"method": "istar_prm", "lr": 1e-4}
-    with stages(method="istar", task="written:cipher", model=WEAK, process=process, steps=STEPS, seed=seed) as run:
+    with stages(method="istar", task="written:addition", process=process, steps=STEPS, seed=seed) as run:
         for step in range(1, STEPS + 1):
             groups = run.judging.judge(run.rollout(run.source.take(8), version=step))
             told = [_itemized(run, g) for g in groups]

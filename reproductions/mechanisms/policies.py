@@ -54,7 +54,7 @@ def routing_replay(seed: int) -> Measured:
         place = _mixture(Path(folder), seed)
         for name, routing in (("none", "none"), ("R3", "rollout"), ("R2", "old")):
             settings = {"update": {"routing": routing, "minibatches": 4, "lr": 1e-3}, "engine": {"weights": "int8"}}
-            with stages(method="rloo", model=str(place), task=_TASK, seed=seed, **settings) as run:
+            with stages(method=_PLAIN, model=str(place), task=_TASK, seed=seed, **settings) as run:
                 batch = run.learner.prepare(acted(run, 16))
                 gaps[name] = _gap(batch, run.learner.score(batch, run.policy, learning=True).logp, batch.logp_rollout)
                 first, *others = run.learner.minibatches(batch, 1)
@@ -76,6 +76,26 @@ def routing_replay(seed: int) -> Measured:
 
 
 _TASK = {"name": "written:chain", "template": "plain"}
+_PLAIN = {"name": "grpo", "settings": {"kl.coefficient": 0}}
+
+
+_MIXTURE: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "initializer_range": 0.08,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 
 def _gap(batch: Batch, logp: Tensor, other: Tensor | None) -> tuple[float, float]:
@@ -90,26 +110,8 @@ def _mixture(folder: Path, seed: int) -> Path:
     tokenizer = character_tokenizer(["Question: ", "\nAnswer:"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = transformers.Qwen3MoeForCausalLM(
-            transformers.Qwen3MoeConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=128,
-                intermediate_size=128,
-                moe_intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                head_dim=32,
-                num_experts=8,
-                num_experts_per_tok=2,
-                initializer_range=0.08,
-                max_position_embeddings=512,
-                tie_word_embeddings=True,
-                pad_token_id=0,
-                bos_token_id=1,
-                eos_token_id=2,
-            )
-        )
+        config = transformers.Qwen3MoeConfig(vocab_size=len(tokenizer), **_MIXTURE)
+        model = transformers.Qwen3MoeForCausalLM(config)
     start, done = folder / "start", folder / "done"
     model.save_pretrained(start)
     tokenizer.save_pretrained(start)
