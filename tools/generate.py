@@ -314,13 +314,14 @@ def _mechanism(claim: mechanics.Mechanism, found: dict[str, Any] | None) -> str:
     rows = ", ".join(f"`{row}`" if row in quatrain.METHODS else row for row in claim.rows)
     said = f"### {claim.name}\n\n{claim.says} ({_linked(claim.paper)}; {rows})"
     measured = f"Measured: {claim.measured}."
+    note = [claim.note] if claim.note else []
     if found is None:
-        return "\n\n".join([f"{said} **Not run.**", measured])
+        return "\n\n".join([f"{said} **Not run.**", measured, *note])
     verdicts = claim.judge(found["samples"])
     head = ["better", "than", "difference", "smallest that counts", "verdict", "that is"]
     table = _table_of(head, [_compared(verdict, claim.metric) for verdict in verdicts])
     took = f"{len(found['samples'])} seeds, {found['seconds']} seconds of one core."
-    return "\n\n".join([f"{said} **{together(verdicts)[0].upper()}{together(verdicts)[1:]}.**", measured, table, took])
+    return "\n\n".join([f"{said} **{together(verdicts)[0].upper()}{together(verdicts)[1:]}.**", measured, table, took, *note])
 
 
 def _compared(verdict: Verdict, metric: str) -> list[str]:

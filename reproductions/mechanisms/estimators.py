@@ -46,6 +46,8 @@ LONGEST = 3
         ),
     ],
     seeds=20,
+    note="The paper's identity is of whole answers. A token's k2 in the loss leaves out what the token does to the tokens "
+    "after it, which k1 in the reward counts as their cost.",
 )
 def kl_gradients(seed: int) -> Measured:
     """Of both places and all three estimates."""
@@ -166,6 +168,7 @@ FIRST_VALUE = 0.25
         ),
     ],
     seeds=6,
+    note="This critic sees at once that an answer went wrong, so that no λ has to carry the news back.",
 )
 def decoupled_gae(seed: int) -> Measured:
     """Critics of either kind, and advantages of either kind with the critic of full returns."""

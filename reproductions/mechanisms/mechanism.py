@@ -31,6 +31,8 @@ class Mechanism:
     seeds: int
     sample: Callable[[int], Measured]
     """Everything measured with one seed."""
+    note: str = ""
+    """What else was tried, and what is to be made of the result."""
 
     def judge(self, samples: Sequence[Measured]) -> list[Verdict]:
         """A verdict on each comparison, from one sample for each seed."""
@@ -42,11 +44,12 @@ class Mechanism:
 
 
 def mechanism(
-    *rows: str, says: str, paper: str, measured: str, metric: str, expected: Iterable[Expectation], seeds: int
+    *rows: str, says: str, paper: str, measured: str, metric: str, expected: Iterable[Expectation], seeds: int, note: str = ""
 ) -> Callable[[Callable[[int], Measured]], Mechanism]:
     """Make a function of a seed a claim of its name."""
 
     def made(sample: Callable[[int], Measured]) -> Mechanism:
-        return Mechanism(sample.__name__, rows, says, paper, measured, metric, tuple(expected), seeds, sample)  # type: ignore[attr-defined]
+        name: str = sample.__name__  # type: ignore[attr-defined]
+        return Mechanism(name, rows, says, paper, measured, metric, tuple(expected), seeds, sample, note)
 
     return made
