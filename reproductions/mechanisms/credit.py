@@ -72,6 +72,7 @@ SMALL = 0.1
         Expectation(says="The large ones are, too.", better="task", metric="large rewards", than="batch", smallest_effect=-0.02),
     ],
     seeds=4,
+    note="So few steps hardly move the policy with either scale, so that they say little of which is better.",
 )
 def task_scale(seed: int) -> Measured:
     """Both scales."""
@@ -150,6 +151,7 @@ def _listing(name: str, seed: int) -> dict[str, float]:
     metric="found",
     expected=[Expectation(better="istar", than="chance", smallest_effect=0.05)],
     seeds=4,
+    note="The process reward is learned beside the policy, as in the paper, and is its log-ratio to the policy of the day.",
 )
 def step_rewards(seed: int) -> Measured:
     """Before each batch is learned from."""
