@@ -13,7 +13,7 @@ METHODS = (
     "hispo", "p1_vl", "minpro", "mhpo", "r2vpo", "bapo", "c3po", "aepo", "alp",
 )  # fmt: skip
 """Rows that need nothing but answers and their rewards."""
-DIALS = ("staleness=4,16", "partial=8", "mismatch=int4", "updates=8", "lr=4", "difficulty=6,1-8", "wrong=0.2", "bad_step=30")
+DIALS = ("staleness=16", "partial=8", "mismatch=int4", "updates=8", "lr=4", "difficulty=6,1-8", "wrong=0.2", "bad_step=30")
 EARLY = 150
 """Steps of pre-training of the reference that is far away; the start has had 700."""
 SEEDS, MORE = 3, 10
