@@ -15,6 +15,7 @@ from benchmarks.drawing import Panel, drawing
 from benchmarks.results import RESULTS, ratio, read
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.statistics import paired
+from tools.markdown import table
 
 Found = dict[str, Any]
 """A file of results; empty before the first run."""
@@ -50,7 +51,7 @@ def block(name: str) -> Callable[[Callable[[Found], str]], Callable[[], str]]:
 def targets() -> str:
     """What was to be reached, and how close it came."""
     head = ["", "wanted", "measured", "reached"]
-    return _table(head, [*_peer_targets(_read("peers").get("pairs", {})), *_stage_targets(_read("stages"))])
+    return table(head, [*_peer_targets(_read("peers").get("pairs", {})), *_stage_targets(_read("stages"))])
 
 
 def _peer_targets(pairs: Found) -> Iterator[list[str]]:
@@ -93,8 +94,8 @@ def machine(found: Found) -> str:
         for stage, works in (first | {"gradient": [gradient(SMOLLM2, shape)], "AdamW": last}).items():
             counts = (f"{sum(getattr(w, kind) for w in works) / 1e9:,.0f}" for kind in ("operations", "bytes"))
             floors.append([_title(name), stage, *counts, f"{floor(works, limit):.2f}"])
-    products = _table(["matrix product", "m · k · n", "10⁹ operations a second"], rows)
-    least = _table(["step", "stage", "10⁹ operations", "10⁹ bytes", "seconds at the least"], floors)
+    products = table(["matrix product", "m · k · n", "10⁹ operations a second"], rows)
+    least = table(["step", "stage", "10⁹ operations", "10⁹ bytes", "seconds at the least"], floors)
     return "\n\n".join([f"Operations of a matrix product: {rate}. Bytes read from memory: {reading}.", products, least])
 
 
@@ -120,11 +121,11 @@ def stages(found: Found) -> str:
     return "\n\n".join(
         [
             f"Generation, {shape}; medians of {n} rounds, as all that follows:",
-            _table(["side", "seconds", "tokens a second", "of the floor's speed"], writing),
+            table(["side", "seconds", "tokens a second", "of the floor's speed"], writing),
             f"Update, while matrix products ran at {rate}:",
-            _table(["step", "10⁹ useful operations", "seconds", "10⁹ a second", "of the rate of matrix products"], updates),
+            table(["step", "10⁹ useful operations", "seconds", "10⁹ a second", "of the rate of matrix products"], updates),
             "Methods: the update of the short step, and by how much the whole step is longer than with the first.",
-            _table(["method", "update, seconds", "a step"], methods),
+            table(["method", "update, seconds", "a step"], methods),
         ]
     )
 
@@ -147,8 +148,8 @@ def peers(found: Found) -> str:
             figures = [failed, ""] if failed else [f"{step['seconds']:.2f}", f"{step['peak_gib']:.2f}"]
             tried.append([f"{_title(name)}: {title}", *figures])
     head = ["", "generation, s", "update, s", "a step, s", "tokens/s", "peak, GiB"]
-    told = ["What was tried for TRL, one first step of each:", _table(["settings", "a step, s", "peak, GiB"], tried)]
-    return "\n\n".join([_table(head, rows), *(told if tried else [])])
+    told = ["What was tried for TRL, one first step of each:", table(["settings", "a step, s", "peak, GiB"], tried)]
+    return "\n\n".join([table(head, rows), *(told if tried else [])])
 
 
 @block("peers")
@@ -163,7 +164,7 @@ def learning(found: Found) -> str:
         rows.append([steps, f"{fmean(ours):.3f}", f"{fmean(theirs):.3f}", _shown(paired(ours, theirs), "+.3f")])
     batch = f"{settings['prompts_per_step']} × {settings['group_size']} answers a step, learning rate {settings['lr']:g}"
     said = f"Mean rewards of `{settings['model']}` on `{settings['task']}`, {batch}; over {len(runs)} seeds."
-    return "\n\n".join([said, _table(["steps", "`quatrain`", "`trl`", "difference"], rows)])
+    return "\n\n".join([said, table(["steps", "`quatrain`", "`trl`", "difference"], rows)])
 
 
 @block("growth")
@@ -183,7 +184,7 @@ def growth(found: Found) -> str:
         "through the points, and *power* that with which the whole grows, by a straight line through their logarithms."
     )
     head = ["what grows", "from, to", "seconds", "each", "power", "peak, GiB", "each", "power"]
-    return "\n\n".join([said, _table(head, rows)])
+    return "\n\n".join([said, table(head, rows)])
 
 
 def growth_curves() -> str:
@@ -265,7 +266,3 @@ def _made(found: Found) -> str:
     versions = ", ".join(f"{name} {made[name]}" for name in ("torch", "transformers", "trl") if name in made)
     hardware = f"{made['processor']}; {made['cpus']} cores, {made['threads']} threads, {made['memory_gib']} GiB"
     return f"{hardware}; {versions}, Python {made['python']}."
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

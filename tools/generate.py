@@ -21,7 +21,7 @@ from typing import Any
 
 import quatrain
 from benchmarks import report as speed
-from quatrain.claims import Place, Verdict, find_claims, together
+from quatrain.claims import Expectation, Place, find_claims, together
 from quatrain.cli import parser
 from quatrain.commands.catalogue import LINES, terms
 from quatrain.commands.exactness import BETA, estimates_table, fixed_points_table
@@ -51,6 +51,7 @@ from reproductions.mechanisms import results as mechanics
 from reproductions.rows import results
 from reproductions.stability import page as stability
 from reproductions.tunnel import results as wind
+from tools.markdown import table
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
@@ -220,7 +221,7 @@ def written_tasks() -> str:
         problem = next(open_task(TaskConfig(name=f"written:{name}")).problems(0))
         about = _plain(family.about).partition(":")[0]
         rows.append([f"`{name}`", f"`{family.dial}`", about, f"`{problem.question}`", f"`{problem.demonstration}`"])
-    return _table_of(["`written:`", "dial", "what is written", "a question at the default", "its solution"], rows)
+    return table(["`written:`", "dial", "what is written", "a question at the default", "its solution"], rows)
 
 
 def tunnel_made() -> str:
@@ -236,7 +237,7 @@ def tunnel_start() -> str:
         default = wind.LEVELS.index(WRITTEN[name].default)
         cells[default] = f"**{cells[default]}**"
         rows.append([f"`{name}`", *cells])
-    return _table_of(["`written:`", *map(str, wind.LEVELS)], rows)
+    return table(["`written:`", *map(str, wind.LEVELS)], rows)
 
 
 def tunnel_speed() -> str:
@@ -248,7 +249,7 @@ def tunnel_speed() -> str:
     ]
     head = ["method", "rollout", "reward", "update", "a step", "processor time"]
     made = found["made_with"]
-    return f"{_table_of(head, rows)}\n\nWith torch {made['torch']} and Python {made['python']}, on {made['cpus']} CPUs."
+    return f"{table(head, rows)}\n\nWith torch {made['torch']} and Python {made['python']}, on {made['cpus']} CPUs."
 
 
 def claims() -> str:
@@ -266,13 +267,7 @@ def _claim(name: str, place: Place) -> str:
     made, runs = last["made_with"], sum(len(arm["runs"]) for arm in last["arms"].values())
     head = ["better", "than", "difference", "smallest that counts", "verdict"]
     rows = [
-        [
-            *(_side(*side) for side in e.sides),
-            _estimate(c["difference"], "+.3g"),
-            f"{c['smallest_effect']:+g}",
-            f"**{c['verdict']}**",
-            e.says,
-        ]
+        _compared(e, _estimate(c["difference"], "+.3g"), c["verdict"])
         for e, c in zip(claim.comparisons, last["comparisons"], strict=True)
     ]
     if any(e.says for e in claim.comparisons):
@@ -292,8 +287,8 @@ def _claim(name: str, place: Place) -> str:
     return "\n\n".join(
         [
             f"{said}, with {claim.seeds} seeds for each arm and {last['steps']} steps: **{last['verdict']}**.",
-            _table_of(head, rows),
-            _table_of(["arm", "interquartile mean", "failed runs", "tokens of a run", "seconds of a run"], arms),
+            table(head, rows),
+            table(["arm", "interquartile mean", "failed runs", "tokens of a run", "seconds of a run"], arms),
             f"{runs} runs, {last['seconds']:.0f} seconds on {made['cpus']} cores in all, with "
             f"torch {made['torch']}, transformers {made['transformers']}, rliable {made['rliable']} and Python {made['python']}.",
             *note,
@@ -319,16 +314,21 @@ def _mechanism(claim: mechanics.Mechanism, found: dict[str, Any] | None) -> str:
         return "\n\n".join([f"{said} **Not run.**", measured, *note])
     verdicts = claim.judge(found["samples"])
     head = ["better", "than", "difference", "smallest that counts", "verdict", "that is"]
-    table = _table_of(head, [_compared(verdict, claim.metric) for verdict in verdicts])
+    compared = table(
+        head,
+        [
+            _compared(v.expected, format(v.difference, "+.3g") if v.difference else "–", v.judgement, claim.metric)
+            for v in verdicts
+        ],
+    )
     took = f"{len(found['samples'])} seeds, {found['seconds']} seconds of one core."
-    return "\n\n".join([f"{said} **{together(verdicts)[0].upper()}{together(verdicts)[1:]}.**", measured, table, took, *note])
+    return "\n\n".join([f"{said} **{together(verdicts).capitalize()}.**", measured, compared, took, *note])
 
 
-def _compared(verdict: Verdict, metric: str) -> list[str]:
-    e = verdict.expected
+def _compared(e: Expectation, difference: str, verdict: str, metric: str | None = None) -> list[str]:
+    """A comparison as a row; its sides are measured by `metric` where they name nothing else."""
     sides = [_side(arm, other or metric) for arm, other in e.sides]
-    difference = format(verdict.difference, "+.3g") if verdict.difference else "–"
-    return [*sides, difference, f"{e.smallest_effect:+g}", f"**{verdict.judgement}**", e.says]
+    return [*sides, difference, f"{e.smallest_effect:+g}", f"**{verdict}**", e.says]
 
 
 def _side(arm: str, metric: str | None) -> str:
@@ -353,13 +353,13 @@ def verdicts() -> str:
     judged = {name: m for name, m in meant.items() if m.on_policy != "not judged"}
     rows = [[f"`{name}`", m.on_policy, m.stale, ", ".join(f"[{r}](#{r})" for r in m.because)] for name, m in judged.items()]
     others = {name: ", ".join(m.because) for name, m in meant.items() if name not in judged}
-    return f"{_table_of(['method', 'on-policy', 'stale', 'because of'], rows)}\n\nNot judged:\n\n{_reasons(others)}"
+    return f"{table(['method', 'on-policy', 'stale', 'because of'], rows)}\n\nNot judged:\n\n{_reasons(others)}"
 
 
 def rules() -> str:
     """The rules of composition in a table."""
     rows = [[f"[{rule.id}](#{rule.id})", rule.severity, rule.about[0], rule.biased or ""] for rule in RULES]
-    return _table_of(["rule", "severity", "says", "bias"], rows)
+    return table(["rule", "severity", "says", "bias"], rows)
 
 
 def rule_examples() -> str:
@@ -386,10 +386,6 @@ def _code(value: Any) -> str:
     told = {f.name: getattr(value, f.name) for f in fields(value)}
     told = {f.name: told[f.name] for f in fields(value) if told[f.name] != f.default or f.name in ("denominator", "advantage")}
     return f"{type(value).__name__}({', '.join(f'{name}={_code(own)}' for name, own in told.items())})"
-
-
-def _table_of(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def command_line() -> str:

@@ -144,11 +144,11 @@ class _Generation:
 
     def run(self) -> list[Completion]:
         while self.waiting or self.writing:
-            hidden = list(self._go_on()) if self.writing else []
+            hidden = [self._go_on()] if self.writing else []
             started = self._admit()
             self._read(started)
             self.writing += started
-            self._extend(torch.stack(hidden + [self.hidden[answer.leaf] for answer in started]))
+            self._extend(torch.cat(hidden + [self.hidden[answer.leaf][None] for answer in started]))
             self._retire()
         return [self.done[i] for i in range(len(self.requests))]
 

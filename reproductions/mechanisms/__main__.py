@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 
 import torch
-import transformers
 from rich.console import Console
 
 from quatrain.claims import together
 from quatrain.config import nearest
-from quatrain.diagnostics.records import write_atomic
+from quatrain.diagnostics.records import describe_environment, write_atomic
 from reproductions.mechanisms.results import MECHANISMS, RESULTS, read
 
 
@@ -41,9 +39,11 @@ def main() -> None:
 def keep(name: str, found: dict) -> None:
     """Write what was found beside what was before."""
     every = {**read()["mechanisms"], name: found}
-    made = {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
     ordered = {name: every[name] for name in MECHANISMS if name in every}
-    write_atomic(RESULTS, json.dumps({"made_with": made, "mechanisms": _short(ordered)}, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(
+        RESULTS,
+        json.dumps({"made_with": describe_environment(), "mechanisms": _short(ordered)}, indent=1, ensure_ascii=False) + "\n",
+    )
 
 
 def _short(value: object) -> object:

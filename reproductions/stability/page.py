@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.stability.results import CLAIMS, EFFECT, MAP, THAN, WARNING
+from tools.markdown import table
 
 Told = Mapping[str, Any]
 """A value with its interval and its number of runs, as JSON holds an estimate."""
@@ -64,7 +65,7 @@ def published() -> str:
         ]
         for c in found["claims"]
     ]
-    return _table(["method", "under", "says", f"more accurate than `{THAN}` by", "seeds", "verdict"], rows)
+    return table(["method", "under", "says", f"more accurate than `{THAN}` by", "seeds", "verdict"], rows)
 
 
 def which() -> str:
@@ -79,7 +80,7 @@ def which() -> str:
         worse = [cell for cell in known if cell["difference"]["high"] <= -EFFECT]
         fell = [f"`{cell['method']}` {_share(cell)}" for cell in cells if cell["collapsed"]["value"]]
         rows.append([f"`{stress}`", plain, _by_how_much(better), _by_how_much(worse), ", ".join(fell) or "none"])
-    return _table(["under", f"`{THAN}`", "more accurate", "less accurate", "runs that collapsed"], rows)
+    return table(["under", f"`{THAN}`", "more accurate", "less accurate", "runs that collapsed"], rows)
 
 
 def cells() -> str:
@@ -98,7 +99,7 @@ def cells() -> str:
             ]
             for cell in some
         ]
-        tables.append(f"### {stress}\n\n{_table(head, rows)}")
+        tables.append(f"### {stress}\n\n{table(head, rows)}")
     return "\n\n".join(tables)
 
 
@@ -114,7 +115,7 @@ def signs() -> str:
         ]
         for sign in found["signs"]
     ]
-    return _table(["the mean of", "is", *TRIED], rows)
+    return table(["the mean of", "is", *TRIED], rows)
 
 
 def tried() -> str:
@@ -122,7 +123,7 @@ def tried() -> str:
     if not (found := _read(WARNING)):
         return NOTHING
     rows = [[f"fitted on {one['on']}", f"{one['rate']:.0%}", *_tried(one)] for one in found["tried"]]
-    return _table(["bounds", "of healthy runs leave each", *TRIED], [*rows, ["by rule of thumb", "", *_tried(found["thumb"])]])
+    return table(["bounds", "of healthy runs leave each", *TRIED], [*rows, ["by rule of thumb", "", *_tried(found["thumb"])]])
 
 
 def _heat(name: str, heat: Callable[[float], float]) -> str:
@@ -182,10 +183,6 @@ def _estimate(found: Told | None, form: str) -> str:
         return "–"
     value, *ends = (found[name] if found[name] is None else format(found[name], form) for name in ("value", "low", "high"))
     return value if None in ends else f"{value} [{', '.join(ends)}]"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
