@@ -217,6 +217,12 @@ def _check_settings(config: RunConfig, method: Method) -> None:
             f"update.minibatches is {config.update.minibatches} and a step has {config.prompts_per_step} prompts, whose groups "
             "are never split: lower update.minibatches or raise prompts_per_step"
         )
+    groups = config.prompts_per_step // config.update.minibatches
+    if config.update.snr_parts == 1 or config.update.snr_parts > groups:
+        raise ConfigError(
+            f"update.snr_parts is {config.update.snr_parts} and a minibatch has {groups} prompts, whose groups are never split: "
+            f"set it to 0, which leaves the learning rate as it is, or to at least 2 and at most {groups}"
+        )
 
 
 def open_run(path: Path, *, acts: bool = False) -> tuple[Plan, RunFolder]:

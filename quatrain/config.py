@@ -169,6 +169,8 @@ class UpdateConfig(Section):
     """The learning rate's course after the warm-up; linear and cosine end at 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises to its height."""
+    snr_parts: Annotated[int, Field(ge=0)] = 0
+    """The learning rate is multiplied by SNR/(1 + SNR) of the gradient, told from so many parts of each minibatch's groups."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's, for weights of two dimensions or more."""
     betas: tuple[float, float] = (0.9, 0.999)

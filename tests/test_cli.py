@@ -75,6 +75,12 @@ WRONG = [
     ("train --method grpo --set group_size=1 " + SUMS, "two answers or more to each prompt", "group_size=2"),
     ("train --method grpo --set reference.model=none " + SUMS, "needs a reference policy", "method.kl.coefficient=0"),
     ("train --set update.minibatches=9 --set prompts_per_step=8 " + SUMS, "update.minibatches is 9", "8 prompts"),
+    ("train --set update.snr_parts=1 --set prompts_per_step=8 " + SUMS, "update.snr_parts is 1", "at most 8"),
+    (
+        "train --set update.snr_parts=8 --set update.minibatches=2 --set prompts_per_step=8 " + SUMS,
+        "a minibatch has 4",
+        "set it to 0",
+    ),
     ("train --set evaluate.k=[1,4] --set evaluate.samples=2 " + SUMS, "evaluate.k has 4", "raise evaluate.samples"),
     ("train --reward majority --set votes=4 " + SUMS, "votes is 4 and group_size is 8", "raise votes"),
     ("train --set votes=16 " + SUMS, "nothing is learned from how answers compare", "--reward majority"),

@@ -221,7 +221,7 @@ METHODS: dict[str, Method] = {
         paper="arXiv:2511.23310",
         claim="The baseline of least variance weighs rewards by squared gradients, and the step follows their signal and noise.",
         aka=("oblr", "gradient_weighted_baseline"),
-        note="The baseline alone, for any learning rate: the paper's schedule by signal and noise is not here. That the answer "
+        note="The learning rate that follows signal and noise is `update.snr_parts`, for any method. That the answer "
         "itself is left out, so that nothing is biased, is ours, as are the clip and that gradients are those of the head, "
         "taken as orthogonal from token to token. In small groups it can be of more variance than rloo's baseline.",
     ),

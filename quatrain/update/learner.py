@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from quatrain.types import Batch, Origin
 from quatrain.update.fused import EXTRA, Scores, Targets, score
 from quatrain.update.pairs import margins, ranking
 from quatrain.update.reference import Reference
+from quatrain.update.signal import Signal
 
 PROCESS = "process"
 """What the process reward model is called among settings, metrics and the files of a checkpoint."""
@@ -125,6 +127,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
         )
+        self.signal = Signal([p for p in own if p.requires_grad], config.snr_parts) if config.snr_parts else None
         self.updates = 0
         """Optimizer steps taken or skipped so far; the policy's version."""
         self.bad_in_a_row = 0
@@ -197,7 +200,7 @@ class Learner:
     def update(self, bound: Bound) -> dict[str, float]:
         """One optimizer step on one minibatch, unless its gradient is not finite; returns its metrics."""
         self.optimizer.zero_grad(set_to_none=True)
-        metrics, self.memory = self.gradient(bound)
+        metrics, self.memory = self.gradient(bound, self.signal)
         every = [p for _, p in self.policy.named_parameters()]
         acts = bound.batch.action is not None and bool(bound.batch.action.any())
         if acts and all(p.grad is None for p in every):  # nothing has a weight; AdamW steps with a gradient of 0, too
@@ -219,14 +222,18 @@ class Learner:
                 f"{self.bad_in_a_row} updates in a row had a gradient that is not finite (norm {norm.item()}) and were skipped. "
                 f"Lower {self.section}.lr, or look at ratio/max and entropy before that point"
             )
+        metrics |= {f"{self.section}/signal": self.signal.share} if self.signal else {}
         return metrics | {f"{self.section}/grad_norm": norm.item(), f"{self.section}/lr": lr}
 
-    def gradient(self, bound: Bound) -> tuple[dict[str, float], Memory]:
+    def gradient(self, bound: Bound, signal: Signal | None = None) -> tuple[dict[str, float], Memory]:
         """Add the gradient of the method's loss on a minibatch to the parameters; returns its parts' metrics and memory.
 
         Shared beginnings are computed once in each pass; what the passes are never changes the gradient but for rounding: where
         weights depend on the whole minibatch, and one pass does not hold it, it is scored first.
         Sequences whose weights are 0 whatever the policy says, as in a group of equal rewards, are scored and no more.
+
+        Args:
+            signal: what is to learn how much of the gradient is noise; the parameters have none before.
         """
         batch = bound.batch
         assert batch.tokens is not None and batch.action is not None
@@ -234,10 +241,12 @@ class Learner:
         scored = BatchScores.empty(batch.action, self.policy)
         error, count = 0.0, int(batch.action.sum())
         silent = bound.silent()
-        passes = [(True, i) for i in self._passes(batch, ~silent, whole_groups=bound.reach == "group")]
-        passes += [(False, i) for i in self._passes(batch, silent)]
-        known = self._weights(bound, old_is_now) if bound.reach == "batch" and len(passes) > 1 else None
-        for learns, index in passes:
+        masks = [~silent] if signal is None else [~silent & own for own in signal.divide(batch)]
+        parts = [self._passes(batch, mask, whole_groups=bound.reach == "group") for mask in masks]
+        rest = self._passes(batch, silent)
+        known = self._weights(bound, old_is_now) if bound.reach == "batch" and len([*chain(*parts), *rest]) > 1 else None
+        learning = chain(*parts) if signal is None else signal.through(parts)
+        for learns, index in chain(((True, i) for i in learning), ((False, i) for i in rest)):
             part = bound.rows(index)
             forest, targets = self._plant(part.batch)
 
@@ -338,9 +347,12 @@ class Learner:
         return out
 
     def lr(self, height: float | None = None) -> float:
-        """The learning rate of the current update: a linear warm-up to `height`, that of the settings, then the schedule."""
+        """The learning rate of the current update: a linear warm-up to `height`, that of the settings, then the schedule.
+
+        Times the share of the gradient that is signal, with ``snr_parts``.
+        """
         warmup = self.config.warmup_steps * self.config.epochs * self.config.minibatches
-        top: float = (self.config.lr if height is None else height) * self.slowed
+        top: float = (self.config.lr if height is None else height) * self.slowed * (self.signal.share if self.signal else 1.0)
         if self.updates < warmup:
             return top * (self.updates + 1) / warmup
         done = min(1.0, (self.updates - warmup) / max(1, self.total_updates - warmup))
@@ -356,6 +368,7 @@ class Learner:
             for key, value in entry.items()
         }
         counters: dict[str, Any] = {name: getattr(self, name) for name in ("updates", "skipped", "bad_in_a_row", "slowed")}
+        counters["signal"] = [self.signal.power, self.signal.variance] if self.signal else []
         counters["memory"] = {part: list(numbers) for part, numbers in self.memory.items()}
         if self.process is not None:
             inner, counters[PROCESS] = self.process.state()
@@ -376,6 +389,8 @@ class Learner:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.updates, self.skipped, self.bad_in_a_row = (counters[k] for k in ("updates", "skipped", "bad_in_a_row"))
         self.slowed = counters["slowed"]
+        if self.signal:
+            self.signal.power, self.signal.variance = counters["signal"]
         self.memory = {part: tuple(numbers) for part, numbers in counters["memory"].items()}
 
     def fingerprint(self) -> str:
