@@ -73,7 +73,8 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("tis", "lr=4"): (0.0,),
     }
     command.write(
-        {key: Square(tuple(run(seed, one, fell=not one) for seed, one in enumerate(some))) for key, some in accuracies.items()}
+        {key: Square(tuple(run(seed, one, fell=not one) for seed, one in enumerate(some))) for key, some in accuracies.items()},
+        absent=[],
     )
 
 
@@ -86,6 +87,18 @@ def test_a_map_shows_every_cell_and_marks_those_of_claims(found: None):
     assert claimed[0] == "0.70"
     assert claimed[1].endswith("2 runs")
     assert re.findall(r"--heat: ([\d.]+)", fell) == ["0.00", "0.00", "0.00", "0.00", "1.00"]
+
+
+def test_cells_that_cannot_be_run_here_stay(found: None):
+    """The map is made twice more, by an environment that lacks what one of its cells needs and has no runs of another."""
+    kept, lost = ("grpo", "mismatch=int4"), ("tis", "lr=4")
+    before = {(c["method"], c["cell"]): c for c in json.loads(command.MAP.read_text())["cells"]}
+    for _ in range(2):
+        command.write({("grpo", "plain"): Square((run(0, 0.7),))}, absent=[kept, ("tis", "steps=9")])
+        after = {(c["method"], c["cell"]): c for c in json.loads(command.MAP.read_text())["cells"]}
+        assert after.keys() == {("grpo", "plain"), kept}
+        assert after[kept] == before[kept]
+        assert lost in before
 
 
 def test_methods_are_told_apart_by_the_whole_interval(found: None):

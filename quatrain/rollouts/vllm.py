@@ -67,7 +67,8 @@ class VLLMEngine:
                 policy,
                 max_model_len=policy.context,
                 max_num_seqs=max_sequences,
-                max_num_batched_tokens=max(tokens_per_pass, max_sequences),
+                max_num_batched_tokens=max(tokens_per_pass, max_sequences, policy.context if _on_cpu(policy) else 0),
+                enable_chunked_prefill=not _on_cpu(policy),  # whose generators cannot take back what half a prompt drew
                 kv_cache_memory_bytes=int(memory_gib * 2**30),
             )
         except Exception as error:  # whatever another program may raise
@@ -149,7 +150,7 @@ class VLLMEngine:
 
     def _step(self) -> list[Any]:
         """One token more for each answer that is being written."""
-        with torch.compiler.set_stance("force_eager") if _is_eager(self.policy) else contextlib.nullcontext():
+        with torch.compiler.set_stance("force_eager") if _on_cpu(self.policy) else contextlib.nullcontext():
             return self._engine.step()
 
     @torch.no_grad()
@@ -168,8 +169,8 @@ class VLLMEngine:
             )
 
 
-def _is_eager(policy: CausalLM) -> bool:
-    """Whether nothing is compiled: on a CPU that would take a compiler, and longer than it saves."""
+def _on_cpu(policy: CausalLM) -> bool:
+    """Whether nothing is compiled, which would take a compiler there, and longer than it saves."""
     return policy.device.type == "cpu"
 
 
@@ -191,7 +192,7 @@ def _started(policy: CausalLM, **sizes: int) -> tuple[Any, Any]:
                 skip_tokenizer_init=True,
                 load_format="dummy",  # of weights there is only what is published
                 dtype=str(policy.base.dtype).removeprefix("torch."),
-                enforce_eager=_is_eager(policy),
+                enforce_eager=_on_cpu(policy),
                 logprobs_mode="processed_logprobs",  # of what is drawn from
                 generation_config="vllm",
                 **sizes,

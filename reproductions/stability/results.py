@@ -14,6 +14,9 @@ METHODS = (
 )  # fmt: skip
 """Rows that need nothing but answers and their rewards."""
 DIALS = ("staleness=16", "partial=8", "mismatch=int4", "updates=8", "lr=4", "difficulty=6,1-8", "wrong=0.2", "bad_step=30")
+FEW = ("reinforce", "grpo", "gspo", "icepop")
+DEAR = ("mismatch=vllm", "steps=1000")
+"""What only a few methods are put under: another engine, with an environment of its own, and two thousand updates."""
 EARLY = 150
 """Steps of pre-training of the reference that is far away; the start has had 700."""
 SEEDS, MORE = 3, 10

@@ -97,6 +97,13 @@ def test_log_probabilities_are_the_policys(engine: VLLMEngine, sampling: Samplin
     assert off(engine.policy, asked, engine.generate(asked, sampling), sampling) < CLOSE
 
 
+def test_more_prompts_than_are_read_at_once(engine: VLLMEngine):
+    """One whose second half had to wait for the next pass would have drawn once too often."""
+    generator = torch.Generator().manual_seed(0)
+    asked = [Request(torch.randint(3, VOCABULARY, (300,), generator=generator), (7, i)) for i in range(32)]
+    assert off(engine.policy, asked, engine.generate(asked, Sampling(4)), Sampling(4)) < CLOSE
+
+
 @pytest.mark.parametrize("names", [("",), ("embed_tokens",), ("layers.1",)], ids=["all", "the tied embedding", "a layer"])
 def test_they_are_the_policys_after_an_update(engine: VLLMEngine, names: tuple[str, ...]):
     """With prompts so long that their keys and values are kept from call to call."""
