@@ -1,32 +1,31 @@
 """The embedded engine: continuous batching over a forest of prompts, on the policy's own weights.
 
 Prompts are read as a forest: what they share is computed and stored once, in slots, each of which is seen by everything below its
-node. An answer has a row of keys and values of its own behind the prompt that it shares with others. Each pass computes the last
-token of all answers that are being written; a row whose answer has ended is at once the next one's.
+node. An answer has a row of keys and values of its own behind the prompt that it shares with others. Each step computes the last
+token of all answers that are being written, and draws the next; a row whose answer has ended is at once another's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest, plant
-from quatrain.policies.attention import Blocks, Branches, View, Views
 from quatrain.policies.linear import packed
 from quatrain.policies.routing import NONE
 from quatrain.rollouts.ending import Ending, Finish
 from quatrain.rollouts.precision import Precision, Served
-from quatrain.rollouts.sampling import Sampling, draw
+from quatrain.rollouts.rows import Capture, Prompts, Rows, captured
+from quatrain.rollouts.sampling import Sampling
+
+STRIDE = 16
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,11 @@ class TorchEngine:
         self.tells_experts = tells_experts
         self.max_sequences = max_sequences
         self.tokens_per_pass = tokens_per_pass
+        on_gpu = policy.device.type == "cuda"
+        self.stride = STRIDE if on_gpu else 1
+        """Tokens that are drawn in each answer before it is asked whether it has ended: to ask a GPU is to wait for it."""
+        self.capture: Capture | None = captured if on_gpu and self.policy.experts is None else None
+        """How a step is made repeatable; experts are chosen with a look at the GPU."""
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -105,7 +109,6 @@ class _Answer:
     """The node of the prompt's last token."""
     start: int
     """Position of its first token that is drawn now."""
-    uniform: Float[Tensor, "A"]
     written: list[int]
     """All its tokens."""
     before: int
@@ -115,6 +118,7 @@ class _Answer:
     logp: list[float] = field(default_factory=list)
     experts: list[Int[Tensor, "L K"]] = field(default_factory=list)
     """Those of its tokens, if they are asked for."""
+    finish: Finish | None = None
 
     @property
     def drawn(self) -> int:
@@ -135,34 +139,52 @@ class _Generation:
             self.users[path[path >= 0]] += 1
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
         self.experts: dict[int, Int[Tensor, "L K"]] = {}  # of the forest's nodes, if they are asked for
-        self.prompts = _Prompts(self.forest)
-        self.rows = _Rows(min(engine.max_sequences, len(requests)), self.policy)
+        self.prompts = Prompts(self.forest)
+        self.rows = Rows(
+            min(engine.max_sequences, len(requests)),
+            self.policy,
+            sampling,
+            spare=engine.stride,
+            capture=engine.capture,
+            tells_experts=engine.tells_experts,
+        )
         self.ending = Ending(self.policy, sampling)
-        self.writing: list[_Answer] = []
-        """In the order of their rows."""
+        self.writing: list[_Answer | None] = []
+        """Whose each row is; nobody's where an answer has ended, and the row is still computed."""
+        self.arranged = False
+        """Whether the rows know what they are."""
         self.done: dict[int, Completion] = {}
 
     def run(self) -> list[Completion]:
         while self.waiting or self.writing:
-            hidden = [self._go_on()] if self.writing else []
-            started = self._admit()
-            self._read(started)
-            self.writing += started
-            self._extend(torch.cat(hidden + [self.hidden[answer.leaf][None] for answer in started]))
-            self._retire()
+            while started := self._admit():
+                self._look(started, 1)
+                self._retire()
+            if self.writing:
+                if not self.arranged:
+                    self._arrange()
+                self.rows.write(self.engine.stride)
+                self._look(self.writing, self.engine.stride)
+                self._retire()
         return [self.done[i] for i in range(len(self.requests))]
 
-    def _admit(self) -> list[_Answer]:
-        """Give the free places to waiting requests, neighbours in the forest first."""
-        started = []
+    def _admit(self) -> Sequence[_Answer]:
+        """Give the free places to waiting requests, neighbours in the forest first, and draw the first token of each."""
+        started, drawing = [], []
         while self.waiting and len(self.writing) + len(started) < self.engine.max_sequences:
             index = self.waiting.pop()
             request = self.requests[index]
             uniform = np.random.Generator(np.random.Philox(np.random.SeedSequence(request.seed))).random(self.sampling.max_tokens)
             before = request.tokens[len(request.tokens) - request.written :].tolist()
             most = self.sampling.max_tokens if request.most is None else request.most
-            drawn = torch.from_numpy(uniform[request.written :])
-            started.append(_Answer(index, self.leaf[index], len(request.tokens), drawn, before, request.written, most))
+            started.append(_Answer(index, self.leaf[index], len(request.tokens), before, request.written, most))
+            drawing.append(torch.from_numpy(uniform[request.written :]))
+        if started:
+            self._read(started)
+            hidden = torch.stack([self.hidden[answer.leaf] for answer in started])
+            self.rows.add([answer.start for answer in started], drawing, hidden)
+            self.writing += started
+            self.arranged = False
         return started
 
     def _read(self, started: Sequence[_Answer]) -> None:
@@ -174,64 +196,61 @@ class _Generation:
         leaves = {answer.leaf for answer in started}
         for some in nodes.split(self.engine.tokens_per_pass) if len(nodes) else ():
             view = self.prompts.take(some)
-            hidden, chosen = self._pass(self.forest.tokens[some], self.forest.position[some], view, self.prompts)
-            self.experts.update(zip(some.tolist(), chosen, strict=False))
+            with self.policy.routed() if self.engine.tells_experts else contextlib.nullcontext() as routing:
+                hidden = self.policy.hidden(self.forest.tokens[some], self.forest.position[some], view, self.prompts)
+            if routing is not None:
+                self.experts.update(zip(some.tolist(), routing.chosen.to("cpu", torch.int16), strict=True))
             self.hidden.update((node, hidden[i]) for i, node in enumerate(some.tolist()) if node in leaves)
 
-    def _go_on(self) -> Float[Tensor, "Q D"]:
-        """Compute the last token of each answer; returns the last hidden states."""
-        tokens = torch.tensor([answer.written[-1] for answer in self.writing])
-        drawn = torch.tensor([answer.drawn for answer in self.writing])
-        position = torch.tensor([answer.start for answer in self.writing]) + drawn - 1
-        leaves = [answer.leaf for answer in self.writing]
-        if any(leaf not in self.rows.trunk_of for leaf in leaves):
-            self.rows.stand_on(self.prompts.trunks({answer.leaf: self._path(answer) for answer in self.writing}))
-        view = self.rows.view(leaves, drawn, position)
-        hidden, chosen = self._pass(tokens, position, view, self.rows)
-        for answer, own in zip(self.writing, chosen, strict=False):
-            answer.experts.append(own)
-        return hidden
-
-    def _pass(
-        self, tokens: Tensor, position: Tensor, view: Views, cache: Cache
-    ) -> tuple[Float[Tensor, "Q D"], Sequence[Int[Tensor, "L K"]]]:
-        """The last hidden states of tokens, and the experts that were chosen for each, if these are asked for."""
-        with self.policy.routed() if self.engine.tells_experts else contextlib.nullcontext() as routing:
-            hidden = self.policy.hidden(tokens, position, view, cache)
-        return hidden, () if routing is None else list(routing.chosen.to("cpu", torch.int16))
-
-    def _extend(self, hidden: Float[Tensor, "R D"]) -> None:
-        """Draw the next token of each answer."""
-        uniform = torch.stack([answer.uniform[answer.drawn] for answer in self.writing])
-        token, logp = draw(self.policy.logits(hidden), uniform.to(hidden.device), self.sampling)
-        for answer, t, p in zip(self.writing, token.tolist(), logp.tolist(), strict=True):
-            answer.written.append(t)
-            answer.logp.append(p)
+    def _look(self, answers: Sequence[_Answer | None], steps: int) -> None:
+        """Learn what the last rows drew in the last steps, each for one of `answers`, up to where that ends."""
+        tokens, logp, chosen = self.rows.read(len(answers), steps)
+        for row, answer in enumerate(answers):
+            if answer is None:
+                continue
+            before = answer.drawn
+            for token, own in zip(tokens[row], logp[row], strict=True):
+                answer.written.append(token)
+                answer.logp.append(own)
+                answer.finish = self.ending.of(answer.written, pauses=answer.drawn >= answer.most)
+                if answer.finish:
+                    break
+            answer.experts += [each[row] for each in chosen[: answer.drawn - before]]
 
     def _retire(self) -> None:
-        """Finish the answers that ended, and free what nobody needs any more."""
-        for row in reversed(range(len(self.writing))):
-            answer = self.writing[row]
-            finish = self.ending.of(answer.written, pauses=answer.drawn >= answer.most)
-            if finish is None:
-                continue
-            path = self._path(answer)
-            self.done[answer.request] = Completion(
-                torch.tensor(answer.written[answer.before :]),
-                torch.tensor(answer.logp),
-                self.ending.text(answer.written, finish),
-                finish,
-                self._experts(answer, path),
-            )
-            last = self.writing.pop()
-            if last is not answer:  # its row is filled with the last one
-                self.writing[row] = last
-                self.rows.move(len(self.writing), row)
-            self.users[path] -= 1
-            unused = [node for node, users in zip(path, self.users[path].tolist(), strict=True) if not users]
-            self.prompts.free(unused)
-            if answer.leaf in unused:
-                del self.hidden[answer.leaf]
+        """Finish the answers that ended, and give up their rows."""
+        for row, answer in enumerate(self.writing):
+            if answer is not None and answer.finish:
+                self._finish(answer, answer.finish)
+                self.writing[row] = None
+        empty = {row for row, answer in enumerate(self.writing) if answer is None}
+        kept = self.arranged and self.engine.capture is not None and not self.waiting and 4 * len(empty) < len(self.writing)
+        if empty and not kept:
+            self.writing = [self.writing[row] for row in self.rows.drop(empty)]
+            self.arranged = False
+
+    def _finish(self, answer: _Answer, finish: Finish) -> None:
+        path = self._path(answer)
+        self.done[answer.request] = Completion(
+            torch.tensor(answer.written[answer.before :]),
+            torch.tensor(answer.logp),
+            self.ending.text(answer.written, finish),
+            finish,
+            self._experts(answer, path),
+        )
+        self.users[path] -= 1
+        unused = [node for node, users in zip(path, self.users[path].tolist(), strict=True) if not users]
+        self.prompts.free(unused)
+        if answer.leaf in unused:
+            del self.hidden[answer.leaf]
+
+    def _arrange(self) -> None:
+        """Tell the rows what they are, once they are others."""
+        answers = [answer for answer in self.writing if answer is not None]
+        if any(answer.leaf not in self.rows.trunk_of for answer in answers):
+            self.rows.stand_on(self.prompts.trunks({answer.leaf: self._path(answer) for answer in answers}))
+        self.rows.arrange([answer.leaf for answer in answers], [answer.drawn for answer in answers])
+        self.arranged = True
 
     def _path(self, answer: _Answer) -> list[int]:
         """The nodes of its prompt."""
@@ -242,150 +261,3 @@ class _Generation:
             return None
         known = [*(self.experts[node] for node in prompt), *answer.experts]
         return torch.stack([*known, torch.full_like(known[0], NONE)])
-
-
-class _Kept(Cache):
-    """Keys and values of every layer."""
-
-    def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=DynamicLayer)
-        self.stored: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
-
-    def _room(self, layer: int, new: tuple[Tensor, Tensor], rows: int, capacity: int) -> tuple[Tensor, Tensor]:
-        """The stores of a layer, [rows, K, capacity, …], grown if they are too small."""
-        old = self.stored.get(layer)
-        if old is None or old[0].shape[2] < capacity:
-            grown = tuple(x.new_zeros(rows, x.shape[1], capacity, x.shape[3]) for x in new)
-            for store, before in zip(grown, old or (), strict=False):
-                store[:, :, : before.shape[2]] = before
-            self.stored[layer] = (grown[0], grown[1])
-        return self.stored[layer]
-
-
-class _Prompts(_Kept):
-    """What the nodes of a forest leave behind, each in a slot, as long as somebody needs it."""
-
-    GROWTH = 512
-
-    def __init__(self, forest: Forest) -> None:
-        super().__init__()
-        self.forest = forest
-        self.slot_of: dict[int, int] = {}
-        self.unused: list[int] = []
-        self.node = torch.empty(0, dtype=torch.int64)
-        """Whose slot it is; -1 for nobody's."""
-
-    def take(self, nodes: Int[Tensor, "Q"]) -> Views:
-        """Give each of `nodes` the lowest free slot, where the next pass writes; returns what these nodes see."""
-        while len(self.unused) < len(nodes):
-            size = len(self.node)
-            self.node = torch.cat([self.node, torch.full((self.GROWTH,), -1)])
-            for slot in range(size, size + self.GROWTH):
-                heapq.heappush(self.unused, slot)
-        taken = [heapq.heappop(self.unused) for _ in range(len(nodes))]
-        self.slot_of.update(zip(nodes.tolist(), taken, strict=True))
-        self.slots = torch.tensor(taken)
-        self.node[self.slots] = nodes
-        forest, first = self.forest, self.node[: max(self.slot_of.values()) + 1]
-        end = torch.where(first < 0, 0, forest.end[first])
-        return lambda window: Blocks.of(nodes, forest.position[nodes], first, end, forest.position[first], window)
-
-    def free(self, nodes: Sequence[int]) -> None:
-        for node in nodes:
-            slot = self.slot_of.pop(node)
-            self.node[slot] = -1
-            heapq.heappush(self.unused, slot)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        stores = self._room(layer_idx, (key_states, value_states), 1, len(self.node))
-        for store, new in zip(stores, (key_states, value_states), strict=True):
-            store.index_copy_(2, self.slots.to(new.device), new)
-        return stores
-
-    def trunks(self, paths: Mapping[int, Sequence[int]]) -> _Trunks:
-        """What the prompts with these leaves and paths have, side by side."""
-        slots = pad_sequence([torch.tensor([self.slot_of[node] for node in path]) for path in paths.values()], batch_first=True)
-        length = torch.tensor([len(path) for path in paths.values()])
-
-        def laid(store: Tensor) -> Tensor:
-            return store[0, :, slots.to(store.device)].transpose(0, 1).contiguous()
-
-        return _Trunks(list(paths), length, {layer: (laid(k), laid(v)) for layer, (k, v) in self.stored.items()})
-
-
-@dataclass(frozen=True)
-class _Trunks:
-    """Prompts that answers are being written to."""
-
-    leaves: Sequence[int]
-    length: Int[Tensor, "P"]
-    stored: Mapping[int, tuple[Float[Tensor, "P K W d"], Float[Tensor, "P K W v"]]]
-
-
-class _Rows(_Kept):
-    """What answers leave behind, each in a row of its own."""
-
-    GROWTH = 64
-
-    def __init__(self, count: int, policy: CausalLM) -> None:
-        super().__init__()
-        self.count, self.device, self.whole = count, policy.device, policy.keeps_latents
-        self.trunk_of: dict[int, int] = {}
-        """Which of the trunks has this leaf."""
-
-    def stand_on(self, trunks: _Trunks) -> None:
-        """What comes before the rows."""
-        self.trunks = trunks
-        self.trunk_of = {leaf: number for number, leaf in enumerate(trunks.leaves)}
-
-    def view(self, leaves: Sequence[int], drawn: Int[Tensor, "Q"], position: Int[Tensor, "Q"]) -> Views:
-        """What the answers to these prompts see, whose tokens of the next pass are the last of those `drawn`."""
-        groups: list[list[int]] = [[] for _ in self.trunk_of]
-        trunk = [self.trunk_of[leaf] for leaf in leaves]
-        for row, number in enumerate(trunk):
-            groups[number].append(row)
-        size = max(map(len, groups))
-        members = torch.tensor([group + [0] * (size - len(group)) for group in groups])
-        place = torch.empty(len(leaves), dtype=torch.int64)
-        for number, group in enumerate(groups):
-            place[group] = number * size + torch.arange(len(group))
-        self.at, self.last, self.trunk = drawn - 1, int(drawn.max()), torch.tensor(trunk, device=self.device)
-        width = int(self.trunks.length.max())
-
-        def view(window: int | None) -> View:
-            above = torch.arange(width) < self.trunks.length[trunk][:, None]
-            own = torch.arange(self.last) < drawn[:, None]
-            if window is not None:
-                above &= position[:, None] - torch.arange(width) < window
-                own &= self.at[:, None] - torch.arange(self.last) < window
-            if self.whole:
-                above, own = own[:, :0], torch.cat([above, own], 1)
-            masks = (None if sees.all() else sees.to(self.device) for sees in (above, own))
-            return Branches({} if self.whole else self.trunks.stored, members.to(self.device), place.to(self.device), *masks)
-
-        return view
-
-    def move(self, source: int, target: int) -> None:
-        """Fill a row with what another has."""
-        for stores in self.stored.values():
-            for store in stores:
-                store[target] = store[source]
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        capacity = -(-self.last // self.GROWTH) * self.GROWTH
-        stores = self._room(layer_idx, (key_states, value_states), self.count, capacity)
-        rows, at = torch.arange(len(self.at), device=self.device), self.at.to(self.device)
-        for store, new in zip(stores, (key_states, value_states), strict=True):
-            store[rows, :, at] = new[0].transpose(0, 1)
-        keys, values = (store[: len(rows), :, : self.last] for store in stores)
-        if self.whole:
-            above = (store[self.trunk] for store in self.trunks.stored[layer_idx])
-            keys, values = (torch.cat(pair, 2) for pair in zip(above, (keys, values), strict=True))
-        return keys, values

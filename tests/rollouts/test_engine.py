@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from quatrain.policies import CausalLM, plant
-from quatrain.rollouts import Completion, Request, Sampling, TorchEngine, engine
+from quatrain.rollouts import Completion, Request, Sampling, TorchEngine, rows
 from tests.policies.families import FAMILIES, TOKENIZER, VOCABULARY, build, family, sequences
 
 SOME = ["llama", "mistral", "qwen2, mixed", "gemma3", "gpt2", "opt", "phi", "qwen3_moe", "deepseek_v3"]
@@ -151,6 +151,10 @@ class Scripted(CausalLM):
         return False
 
     @property
+    def context(self) -> int:
+        return 99
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         return self.ends
 
@@ -281,9 +285,9 @@ def test_places_are_taken_as_they_become_free():
 
 def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.MonkeyPatch):
     kept: list[Any] = []
-    monkeypatch.setattr(engine._Prompts, "GROWTH", 4)
-    made = engine._Kept.__init__
-    monkeypatch.setattr(engine._Kept, "__init__", lambda self: (kept.append(self), made(self))[1])
+    monkeypatch.setattr(rows.Prompts, "GROWTH", 4)
+    made = rows.Kept.__init__
+    monkeypatch.setattr(rows.Kept, "__init__", lambda self: (kept.append(self), made(self))[1])
     policy = CausalLM(family("llama"), TOKENIZER)
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(3, VOCABULARY, (9,), generator=generator) for _ in range(40)]
@@ -291,7 +295,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.Mo
         TorchEngine(policy, max_sequences=2).generate(requests(prompts[:count], samples=2), Sampling(6))
     few, few_rows, many, many_rows = kept
     assert len(few.node) <= len(many.node) <= 2 * 9 + 4
-    assert few_rows.stored[0][0].shape[:3] == many_rows.stored[0][0].shape[:3] == (2, 2, engine._Rows.GROWTH)
+    assert few_rows.stored[0][0].shape[:3] == many_rows.stored[0][0].shape[:3] == (2, 2, rows.Rows.GROWTH)
     for prompts_kept in (few, many):
         assert len(set(prompts_kept.unused)) == len(prompts_kept.unused) == len(prompts_kept.node)
         assert prompts_kept.slot_of == {}
