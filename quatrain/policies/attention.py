@@ -1,12 +1,14 @@
 """Attention over a forest, for any Hugging Face model that lets its attention function be chosen.
 
 A token of a forest attends to its ancestors and itself, so the tokens × tokens matrix is nearly empty, and is never made. Tokens
-next to each other see much the same keys: `Blocks` of them are attended together, each block over the keys that it needs.
+next to each other see much the same keys: `Blocks` of them are attended together, each block over the keys that it needs; on a
+GPU a kernel does the same, `Flexed`.
 Answers that are being written attend to two places, their prompt, which they share, and what they wrote themselves: `Branches`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
@@ -43,49 +46,88 @@ Views = Callable[[int | None], View]
 """The view of layers that see so many positions back, themselves included, or all."""
 
 
+@dataclass(frozen=True)
+class Descent:
+    """Query q sees key s if first[s] ≤ node[q] < end[s], and if it is not `window` positions back or more."""
+
+    node: Int[Tensor, "Q"]
+    """In ascending order."""
+    position: Int[Tensor, "Q"]
+    first: Int[Tensor, "S"]
+    end: Int[Tensor, "S"]
+    key_position: Int[Tensor, "S"]
+    window: int | None = None
+
+    def view(self, device: torch.device) -> View:
+        """The way to attend that is fast there."""
+        return Flexed.of(self, device) if device.type == "cuda" else Blocks.of(self, device)
+
+    @property
+    def sees(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Whether queries see keys, by their numbers, which are broadcast."""
+        node, position, first, end, key_position = self.node, self.position, self.first, self.end, self.key_position
+        window = 1 << 62 if self.window is None else self.window
+        return lambda q, k: (first[k] <= node[q]) & (node[q] < end[k]) & (position[q] - key_position[k] < window)
+
+    def to(self, device: torch.device) -> Descent:
+        node, position, first = (x.to(device) for x in (self.node, self.position, self.first))
+        return Descent(node, position, first, self.end.to(device), self.key_position.to(device), self.window)
+
+
+@dataclass
+class Flexed:
+    """All queries at once, by a kernel that is compiled for what they see, and skips the keys that no query next to it does."""
+
+    mask: BlockMask
+
+    @staticmethod
+    def of(descent: Descent, device: torch.device) -> Flexed:
+        sees = descent.to(device).sees
+        sizes = len(descent.node), len(descent.first)
+        return Flexed(create_block_mask(lambda _, __, q, k: sees(q, k), None, None, *sizes, device=str(device)))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        del layer
+        attention = _compiled() if query.is_cuda else flex_attention
+        out = attention(query, key, value, block_mask=self.mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+        return out.transpose(1, 2)
+
+
+@functools.cache
+def _compiled() -> Any:
+    return torch.compile(flex_attention, dynamic=True)
+
+
 @dataclass
 class Blocks:
     """Queries in the order of their nodes, in blocks of ROWS; padded in both directions."""
 
     keys: Int[Tensor, "B W"]
     """Those that some query of the block sees."""
-    sees: Bool[Tensor, "B R W"]
+    seen: Bool[Tensor, "B R W"]
     _added: Float[Tensor, "B 1 FR W"] | None = field(default=None, init=False)
 
     @staticmethod
-    def of(
-        node: Int[Tensor, "Q"],
-        position: Int[Tensor, "Q"],
-        first: Int[Tensor, "S"],
-        end: Int[Tensor, "S"],
-        key_position: Int[Tensor, "S"],
-        window: int | None = None,
-    ) -> Blocks:
-        """Query q sees key s if first[s] ≤ node[q] < end[s], and if it is not `window` positions back or more."""
-        rows = min(ROWS, len(node))
+    def of(descent: Descent, device: torch.device) -> Blocks:
+        rows = min(ROWS, len(descent.node))
         keys, sees = [], []
-        for some, at in zip(node.split(rows), position.split(rows), strict=True):
-            near = (first <= some.max()) & (some.min() < end)
-            if window is not None:
-                near &= key_position > at.min() - window
-            index = near.nonzero()[:, 0]
-            seen = (first[index] <= some[:, None]) & (some[:, None] < end[index])
-            if window is not None:
-                seen &= at[:, None] - key_position[index] < window
-            keys.append(index)
-            sees.append(seen)
+        for some in torch.arange(len(descent.node)).split(rows):
+            node = descent.node[some]
+            near = (descent.first <= node.max()) & (node.min() < descent.end)
+            if descent.window is not None:
+                near &= descent.key_position > descent.position[some].min() - descent.window
+            keys.append(near.nonzero()[:, 0])
+            sees.append(descent.sees(some[:, None], keys[-1]))
         width = max(map(len, keys))
         made = [pad(seen, (0, width - seen.shape[1]), value=False) for seen in sees]
         made[-1] = pad(made[-1], (0, 0, 0, rows - len(made[-1])), value=True)
-        return Blocks(torch.stack([pad(index, (0, width - len(index))) for index in keys]), torch.stack(made))
-
-    def to(self, device: torch.device) -> Blocks:
-        return Blocks(self.keys.to(device), self.sees.to(device))
+        keys = [pad(index, (0, width - len(index))) for index in keys]
+        return Blocks(torch.stack(keys).to(device), torch.stack(made).to(device))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         del layer
         _, heads, queries, width = query.shape
-        (blocks, rows), shared = self.sees.shape[:2], key.shape[1]
+        (blocks, rows), shared = self.seen.shape[:2], key.shape[1]
         folds = heads // shared
         query = pad(query, (0, 0, 0, blocks * rows - queries)).view(shared, folds, blocks, rows, width)
         query = query.permute(2, 0, 1, 3, 4).reshape(blocks, shared, folds * rows, width)
@@ -96,8 +138,8 @@ class Blocks:
 
     def _mask(self, folds: int, dtype: torch.dtype) -> Float[Tensor, "B 1 FR W"]:
         """What is added to scores: 0 where a key is seen, −∞ elsewhere; made once for all layers."""
-        if self._added is None or self._added.dtype != dtype or self._added.shape[2] != folds * self.sees.shape[1]:
-            added = torch.zeros(self.sees.shape, dtype=dtype, device=self.sees.device).masked_fill(~self.sees, -torch.inf)
+        if self._added is None or self._added.dtype != dtype or self._added.shape[2] != folds * self.seen.shape[1]:
+            added = torch.zeros(self.seen.shape, dtype=dtype, device=self.seen.device).masked_fill(~self.seen, -torch.inf)
             self._added = added[:, None].repeat(1, 1, folds, 1)
         return self._added
 

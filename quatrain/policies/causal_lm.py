@@ -179,7 +179,7 @@ class CausalLM:
 
     def hidden_of(self, forest: Forest) -> Float[Tensor, "N D"]:
         """The last hidden state of each node."""
-        return self.hidden(forest.tokens, forest.position, lambda window: forest.blocks(window).to(self.device))
+        return self.hidden(forest.tokens, forest.position, lambda window: forest.view(self.device, window))
 
     @contextlib.contextmanager
     def routed(self, wanted: Int[Tensor, "N L K"] | None = None) -> Iterator[Routing]:
@@ -317,7 +317,7 @@ def _check_forest(model: Any) -> None:
         model.set_attn_implementation(attention.NAME)
         if model.get_decoder().config._attn_implementation != attention.NAME:
             raise ValueError("its attention cannot be chosen")
-        mask = attention.mask_for(model.config, lambda window: forest.blocks(window).to(model.device), model.device)
+        mask = attention.mask_for(model.config, lambda window: forest.view(model.device, window), model.device)
         tokens, position = (x[None].to(model.device) for x in (forest.tokens, forest.position))
         inputs = {"input_ids": tokens, "position_ids": position, "attention_mask": mask}
         hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state[0]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from quatrain.policies.attention import Blocks
+from quatrain.policies.attention import Descent, View
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Forest:
         first = torch.full((len(self),), len(self.path)).scatter_reduce(0, self.path[there], rows[there], "amin")
         return value[first.to(value.device), self.position.to(value.device)]
 
-    def blocks(self, window: int | None = None) -> Blocks:
+    def view(self, device: torch.device, window: int | None = None) -> View:
         """How the nodes attend to each other: each to itself and its ancestors, at most `window` positions back."""
         every = torch.arange(len(self))
-        return Blocks.of(every, self.position, every, self.end, self.position, window)
+        return Descent(every, self.position, every, self.end, self.position, window).view(device)
 
     def sees(self, nodes: Int[Tensor, "Q"] | None = None) -> Bool[Tensor, "Q N"]:
         """True where the node of the row, each or one of `nodes`, attends to that of the column: itself and its ancestors."""

@@ -139,7 +139,7 @@ class _Generation:
             self.users[path[path >= 0]] += 1
         self.hidden: dict[int, Tensor] = {}  # last hidden state of the leaves that are in use
         self.experts: dict[int, Int[Tensor, "L K"]] = {}  # of the forest's nodes, if they are asked for
-        self.prompts = Prompts(self.forest)
+        self.prompts = Prompts(self.forest, self.policy.device)
         self.rows = Rows(
             min(engine.max_sequences, len(requests)),
             self.policy,

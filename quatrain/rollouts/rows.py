@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicLayer
 
 from quatrain.policies import CausalLM, Forest
-from quatrain.policies.attention import Blocks, Branches, View, Views
+from quatrain.policies.attention import Branches, Descent, View, Views
 from quatrain.rollouts.sampling import Sampling, draw
 
 Step = Callable[[], object]
@@ -61,9 +61,9 @@ class Prompts(Kept):
 
     GROWTH = 512
 
-    def __init__(self, forest: Forest) -> None:
+    def __init__(self, forest: Forest, device: torch.device) -> None:
         super().__init__()
-        self.forest = forest
+        self.forest, self.device = forest, device
         self.slot_of: dict[int, int] = {}
         self.unused: list[int] = []
         self.node = torch.empty(0, dtype=torch.int64)
@@ -82,7 +82,8 @@ class Prompts(Kept):
         self.node[self.slots] = nodes
         forest, first = self.forest, self.node[: max(self.slot_of.values()) + 1]
         end = torch.where(first < 0, 0, forest.end[first])
-        return lambda window: Blocks.of(nodes, forest.position[nodes], first, end, forest.position[first], window)
+        seen = nodes, forest.position[nodes], first, end, forest.position[first]
+        return lambda window: Descent(*seen, window).view(self.device)
 
     def free(self, nodes: Sequence[int]) -> None:
         for node in nodes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,8 @@ class Targets:
     """The distinct nodes: hidden states that meet the vocabulary."""
     row: Int[Tensor, "K"]
     """The row of each target."""
+    before: Int[Tensor, "R1"]
+    """How many targets the rows before each row have, and all rows; it stays on the CPU."""
     token: Int[Tensor, "K"]
     index: Int[Tensor, "B T"]
     """The target of each action of each sequence; -1 elsewhere."""
@@ -47,10 +49,12 @@ class Targets:
         index[action] = number
         last = before.gather(1, action.int().argmax(1, keepdim=True))[:, 0]
         ends, prompt = torch.unique(last, return_inverse=True)
-        return Targets(rows, row, pairs & 0xFFFFFFFF, index, forest.sees(ends), prompt)
+        until = torch.searchsorted(row, torch.arange(len(rows) + 1))
+        return Targets(rows, row, until, pairs & 0xFFFFFFFF, index, forest.sees(ends), prompt)
 
     def to(self, device: torch.device) -> Targets:
-        return Targets(*(getattr(self, item.name).to(device) for item in fields(self)))
+        moved = {item.name: getattr(self, item.name).to(device) for item in fields(self) if item.name != "before"}
+        return replace(self, **moved)
 
     def spread(self, value: Float[Tensor, "K"]) -> Float[Tensor, "B T"]:
         """Values of targets laid out over sequences, 0 where there is no action."""
@@ -142,8 +146,7 @@ def _chunks(targets: Targets, head_rows: int) -> Iterator[tuple[slice, slice]]:
     """(rows, targets) of each go of the head."""
     for first in range(0, len(targets.rows), head_rows):
         last = min(first + head_rows, len(targets.rows))
-        bounds = torch.searchsorted(targets.row, torch.tensor([first, last], device=targets.row.device)).tolist()
-        yield slice(first, last), slice(*bounds)
+        yield slice(first, last), slice(int(targets.before[first]), int(targets.before[last]))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quatrain.policies import Forest, attention, plant
-from quatrain.policies.attention import Branches
+from quatrain.policies.attention import Blocks, Branches, Descent, Flexed
 
 HEADS, SHARED, WIDTH = 6, 2, 4
+CPU = torch.device("cpu")
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, scaling: float) -> Tensor:
@@ -49,18 +50,38 @@ def test_blocks_are_the_whole_matrix(rows: int, window: int | None, seed: int, m
     if window is not None:
         sees = sees & (forest.position[:, None] - forest.position < window)
     expected = plain(*inputs, sees, 0.3)
-    found = forest.blocks(window).attend(0, *inputs, 0.3)
+    found = forest.view(CPU, window).attend(0, *inputs, 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     weight = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     for left, right in zip(*(torch.autograd.grad((out * weight).sum(), inputs) for out in (found, expected)), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("part", [slice(None), slice(7, 90)], ids=["all", "some"])
+@torch.no_grad()
+def test_the_kernel_of_gpus_is_the_whole_matrix(window: int | None, part: slice):
+    """As it is before it is compiled, which has no gradient on a CPU; of some queries, the keys being in another order."""
+    forest = random_forest(0)
+    node = torch.arange(len(forest))[part]
+    order = torch.randperm(len(forest), generator=torch.Generator().manual_seed(1))
+    descent = Descent(node, forest.position[node], order, forest.end[order], forest.position[order], window)
+    sees = forest.sees(node)
+    if window is not None:
+        sees = sees & (forest.position[node, None] - forest.position < window)
+    query, key, value = (x.float() for x in random_states(len(node), len(forest), 0))
+    expected = plain(query, key, value, sees[:, order], 0.3)
+    for view in (Flexed.of(descent, CPU), Blocks.of(descent, CPU)):
+        torch.testing.assert_close(view.attend(0, query, key, value, 0.3), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_blocks_read_few_keys(monkeypatch: pytest.MonkeyPatch):
     """A prompt and its own tokens, and not what other prompts have."""
     monkeypatch.setattr(attention, "ROWS", 32)
     forest = plant([torch.cat([torch.arange(50) + 100 * p, torch.full((30,), a)]) for p in range(20) for a in range(8)])
-    blocks = forest.blocks()
+    blocks = forest.view(CPU)
+    assert isinstance(blocks, Blocks)
     assert len(forest) == 20 * (50 + 8 * 30)
     assert blocks.keys.shape[1] <= 2 * (50 + 32)
 
