@@ -224,8 +224,9 @@ class _Generation:
                 self._finish(answer, answer.finish)
                 self.writing[row] = None
         empty = {row for row, answer in enumerate(self.writing) if answer is None}
-        kept = self.arranged and self.engine.capture is not None and not self.waiting and 4 * len(empty) < len(self.writing)
-        if empty and not kept:
+        fits = self.rows.longest <= self.sampling.max_tokens  # as who is not looked at draws on like the others
+        kept = self.engine.capture is not None and fits and self.arranged and not self.waiting
+        if empty and not (kept and 4 * len(empty) < len(self.writing)):
             self.writing = [self.writing[row] for row in self.rows.drop(empty)]
             self.arranged = False
 

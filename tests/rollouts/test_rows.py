@@ -112,6 +112,15 @@ def test_steps_are_repeated_and_not_taken_anew(monkeypatch: pytest.MonkeyPatch):
     assert passes == [2] + [4, 4] * 3
 
 
+def test_a_row_whose_answer_has_ended_does_not_draw_beyond_its_memory():
+    """The last answer is begun first, beside seven short ones, and ends where those behind these go on for long."""
+    policy, sampling = CausalLM(family("llama", torch.float64), TOKENIZER), Sampling(23)
+    policy.base.generation_config.eos_token_id = []
+    asked = [Request(torch.tensor([9, 8]), (7, i), most=2 if 7 <= i < 14 else None) for i in range(15)]
+    found = written(policy, asked, sampling, stride=6, capture=recorded, max_sequences=8)
+    assert_same(found, written(policy, asked, sampling, stride=1, max_sequences=8))
+
+
 def test_a_stop_string_and_a_pause_are_found_inside_a_stride():
     policy, sampling = rather_short("llama"), Sampling(23, stop=(TOKENIZER.decode([20]), TOKENIZER.decode([31])))
     asked = [Request(r.tokens, r.seed, most=n % 7 + 1) for n, r in enumerate(requests())]
