@@ -3,12 +3,12 @@
 A pass of N tokens, of which R are asked for the next one, over A pairs of a token and a token that it sees, S of them stored:
 
     operations = 2·(W·N + V·D·R) + 4·L·H·d·A
-    bytes      = 4·(W + V·D) + 8·L·K·d·S
+    bytes      = b·(W + V·D) + 2·b·L·K·d·S
     seconds    ≥ max(operations / rate, bytes / bandwidth)
 
-W are the weights of the linear layers, V·D those of the head, L layers, H heads of d numbers, K of them for keys and values.
-Everything is in float32, and what answers share of their prompt is computed, stored and read once. A gradient takes twice the
-operations of its forward pass.
+W are the weights of the linear layers, V·D those of the head, L layers, H heads of d numbers, K of them for keys and values, each
+number of b bytes: 4 on a CPU and 2 on a GPU. What answers share of their prompt is computed, stored and read once. A gradient is
+twice the operations of its forward pass.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-FLOAT = 4
-"""Bytes of a number."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,12 @@ class Sizes:
     head_width: int
     inner: int
     vocabulary: int
+    number: int = 4
+    """Bytes of one."""
 
     @classmethod
-    def of(cls, config: Any) -> Sizes:
-        """Those that a configuration of transformers says."""
+    def of(cls, config: Any, number: int = 4) -> Sizes:
+        """Those that a configuration of transformers says, with numbers of so many bytes."""
         return cls(
             config.num_hidden_layers,
             config.hidden_size,
@@ -44,6 +43,7 @@ class Sizes:
             config.head_dim,
             config.intermediate_size,
             config.vocab_size,
+            number,
         )
 
     @property
@@ -108,7 +108,7 @@ def forward(sizes: Sizes, tokens: int, rows: int, pairs: int, keys: int = 0) -> 
     """One pass."""
     operations = 2 * (sizes.linear * tokens + sizes.head * rows) + 4 * sizes.layers * sizes.heads * sizes.head_width * pairs
     stored = 2 * sizes.layers * sizes.kv_heads * sizes.head_width * keys
-    return Work(operations, FLOAT * (sizes.linear + sizes.head + stored))
+    return Work(operations, sizes.number * (sizes.linear + sizes.head + stored))
 
 
 def prefill(sizes: Sizes, shape: Shape) -> Work:
@@ -140,7 +140,7 @@ def gradient(sizes: Sizes, shape: Shape) -> Work:
 
 def optimizer(sizes: Sizes) -> Work:
     """The gradient's norm reads it; AdamW reads weights, gradient and two moments, and writes all but the gradient."""
-    return Work(0, 8 * FLOAT * (sizes.linear + sizes.head))
+    return Work(0, 8 * sizes.number * (sizes.linear + sizes.head))
 
 
 def floor(works: Iterable[Work], limit: Limit) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -28,11 +29,14 @@ BYTES = 2**30
 class Probe:
     """Measures the machine's limit again and again, so that its drift is known, too."""
 
-    def __init__(self, quick: bool = False) -> None:
+    def __init__(self, quick: bool = False, **kind: Any) -> None:
+        """`kind` is that of the numbers: a device and a dtype."""
         side, size = (256, 2**24) if quick else (PRODUCTS["square"][0], BYTES)
-        self._square = torch.ones(side, side), torch.ones(side, side)
-        self._numbers = torch.ones(size // 4096 // 4, 4096)
-        self._vector = torch.ones(4096)
+        if torch.device(kind.get("device", "cpu")).type != "cpu":
+            side *= 4
+        self._square = torch.ones(side, side, **kind), torch.ones(side, side, **kind)
+        self._numbers = torch.ones(size // 4096 // 4, 4096, **kind)
+        self._vector = torch.ones(4096, **kind)
 
     def rate(self) -> float:
         """Operations a second, in the large product."""
@@ -42,7 +46,7 @@ class Probe:
     def bandwidth(self) -> float:
         """Bytes read a second, in a sum or in a product with a vector, whichever is faster."""
         ways = (self._numbers.sum, lambda: self._numbers @ self._vector)
-        return self._numbers.numel() * 4 / min(seconds(way, 3) for way in ways)
+        return self._numbers.nbytes / min(seconds(way, 3) for way in ways)
 
 
 def limit(rounds: list[tuple[float, float]]) -> Limit:
@@ -54,12 +58,22 @@ def limit(rounds: list[tuple[float, float]]) -> Limit:
 def seconds(work: Callable[[], Tensor], times: int = 5) -> float:
     """The median time of a call, after one that is not measured."""
     work()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return median(found)
+    return median(timed(work) for _ in range(times))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The time of a call, to the end of all that it asks of a GPU."""
+    wait()
+    began = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - began
+
+
+def wait() -> None:
+    """For what a GPU was asked to do, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def main() -> None:

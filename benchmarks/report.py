@@ -34,14 +34,14 @@ UNITS = {
 }
 
 
-def block(name: str) -> Callable[[Callable[[Found], str]], Callable[[], str]]:
+def block(name: str, how: str = "") -> Callable[[Callable[[Found], str]], Callable[[], str]]:
     """A block of the page about one file of results, which may not be there."""
 
     def of(told: Callable[[Found], str]) -> Callable[[], str]:
         @wraps(told)
         def text() -> str:
             found = _read(name)
-            return f"{told(found)}\n\n{_made(found)}" if found else f"Not measured yet: `python -m benchmarks.{name}`."
+            return f"{told(found)}\n\n{_made(found)}" if found else f"Not measured yet: `python -m benchmarks.{how or name}`."
 
         return text
 
@@ -103,8 +103,7 @@ def _billions(spread: dict[str, float]) -> list[float]:
     return [value / 1e9 for value in spread.values()]
 
 
-@block("stages")
-def stages(found: Found) -> str:
+def _stages(found: Found) -> str:
     """Generation, update and methods."""
     shape, n = Shape(**found["generation"]), len(found["rounds"])
     ours, theirs = (_median(found, f"generation/{side}") for side in ("quatrain", "transformers"))
@@ -112,10 +111,10 @@ def stages(found: Found) -> str:
     written = shape.answers * shape.answer_tokens
     writing = [[side, f"{s:.2f}", f"{written / s:.0f}", f"{sides['the floor'] / s:.0%}"] for side, s in sides.items()]
     updates, sizes = [], Sizes(**found["sizes"])
-    for name, step in SHAPES.items():
+    for name, step in ((name, Shape(**sides)) for name, sides in found["shapes"].items()):
         operations, seconds = gradient(sizes, step).operations / 1e9, _median(found, f"update/{name}")
         speeds = (f"{operations:,.0f}", f"{seconds:.2f}", f"{operations / seconds:.0f}", f"{useful(found, name):.0%}")
-        updates.append([_title(name), *speeds])
+        updates.append([_title(name, step), *speeds])
     methods = [[f"`{name}`", f"{_median(found, f'method/{name}'):.2f}", f"{more:+.1%}"] for name, more in switch(found).items()]
     rate = f"{_limit(found).rate / 1e9:.0f}·10⁹ operations a second"
     return "\n\n".join(
@@ -128,6 +127,9 @@ def stages(found: Found) -> str:
             table(["method", "update, seconds", "a step"], methods),
         ]
     )
+
+
+stages, gpu = block("stages")(_stages), block("gpu", how="stages")(_stages)
 
 
 @block("peers")
@@ -227,7 +229,7 @@ def of_floor(found: Found) -> float:
 
 def useful(found: Found, name: str) -> float:
     """The share of the rate of matrix products that an update's useful operations come to."""
-    operations = gradient(Sizes(**found["sizes"]), SHAPES[name]).operations
+    operations = gradient(Sizes(**found["sizes"]), Shape(**found["shapes"][name])).operations
     return operations / _median(found, f"update/{name}") / _limit(found).rate
 
 
@@ -252,8 +254,8 @@ def _read(name: str) -> Found:
     return read(RESULTS / f"{name}.json")
 
 
-def _title(name: str) -> str:
-    return f"{name.replace('-', ' ')} ({SHAPES[name]})"
+def _title(name: str, shape: Shape | None = None) -> str:
+    return f"{name.replace('-', ' ')} ({shape or SHAPES[name]})"
 
 
 def _shown(value: Estimate, form: str = ".2f") -> str:

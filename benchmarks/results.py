@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.records import describe_environment, plain, write_atomic
@@ -60,7 +61,8 @@ def hardware(threads: int) -> dict[str, str]:
     known = [cpu.get("model name", "unknown"), f"family {cpu.get('cpu family')}", f"model {cpu.get('model')}"]
     vectors = next((name for name in ("avx512f", "avx2", "asimd") if name in cpu.get("flags", "").split()), "")
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processor = ", ".join([*known, *filter(None, [vectors])])
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    processor = ", ".join([*known, *filter(None, [vectors, gpu])])
     return {"processor": processor, "memory_gib": f"{size / 2**30:.1f}", "threads": str(threads)}
 
 

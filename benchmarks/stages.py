@@ -1,21 +1,21 @@
-"""Generation and update of SmolLM2 against the machine's floor, generation against transformers, and methods against each other.
+"""Generation and update against the machine's floor, generation against transformers, and methods against each other.
 
-Everything is measured once in each round, so that a drift of the machine is in all of it.
+With SmolLM2 on a CPU; where there is a GPU, there, with a Llama of 1.2·10⁹ weights as they are drawn, in bfloat16. Everything is
+measured once in each round, so that a drift of the machine is in all of it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from benchmarks.counting import SHAPES, Shape, Sizes
 from benchmarks.growth import METHODS
-from benchmarks.machine import Probe
+from benchmarks.machine import Probe, timed
 from benchmarks.results import arguments, machine, place, write
 from benchmarks.side import texts
 from quatrain.config import ModelConfig, UpdateConfig
@@ -27,6 +27,19 @@ from quatrain.update import Learner
 
 GENERATION = Shape(8, 8, 50, 64)
 """What is written: 64 answers at once."""
+ON_GPU = Shape(8, 8, 512, 256)
+GPU_SHAPES = {"short": Shape(16, 8, 128, 256), "long-prompt": Shape(8, 16, 2048, 256), "long-answers": Shape(8, 8, 256, 1024)}
+LLAMA = {
+    "vocab_size": 128256,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
 SWITCHED = "short"
 """The shape on which methods are held against each other."""
 QUICK = Shape(2, 2, 8, 4)
@@ -39,25 +52,32 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     logging.disable_progress_bar()
-    name = "tiny" if given.quick else "smollm2"
-    stages = Stages(name, {"short": QUICK} if given.quick else SHAPES, QUICK if given.quick else GENERATION, Probe(given.quick))
+    gpu = torch.cuda.is_available() and not given.quick
+    if given.quick:
+        models, shapes, generation, probe = _loaded("tiny"), {"short": QUICK}, QUICK, Probe(quick=True)
+    elif gpu:
+        kind = {"device": torch.device("cuda"), "dtype": torch.bfloat16}
+        models, shapes, generation, probe = _drawn(**kind), GPU_SHAPES, ON_GPU, Probe(**kind)
+    else:
+        models, shapes, generation, probe = _loaded("smollm2"), SHAPES, GENERATION, Probe()
+    stages = Stages(*models, shapes, generation, probe)
     console, rounds = Console(highlight=False), []
     stages.round()  # its first time, nothing is warm
     for number in range(2 if given.quick else given.rounds):
         rounds.append(stages.round())
         console.print(f"round {number + 1}: " + ", ".join(f"{key} {value:.4g}" for key, value in rounds[-1].items()))
-        told = {"generation": vars(stages.generation), "sizes": vars(stages.sizes), "rounds": rounds}
-        write(place(given, "stages"), {"made_with": machine(given.threads)} | told)
+        told = {"generation": vars(generation), "sizes": vars(stages.sizes), "rounds": rounds}
+        told["shapes"] = {key: vars(shape) for key, shape in shapes.items()}
+        write(place(given, "gpu" if gpu else "stages"), {"made_with": machine(given.threads)} | told)
 
 
 class Stages:
     """Two copies of a model, one as a policy and one as transformers has it, and what is measured of them."""
 
-    def __init__(self, name: str, shapes: dict[str, Shape], generation: Shape, probe: Probe) -> None:
-        self.policy = CausalLM(*load_model(ModelConfig(name=name), 0))
+    def __init__(self, policy: CausalLM, plain: Any, shapes: dict[str, Shape], generation: Shape, probe: Probe) -> None:
+        self.policy, self.plain = policy, plain
         self.policy.base.generation_config.eos_token_id = []  # no token ends an answer
-        self.plain: Any = load_model(ModelConfig(name=name), 0)[0].eval()
-        self.sizes = Sizes.of(self.policy.base.config)
+        self.sizes = Sizes.of(policy.base.config, policy.base.dtype.itemsize)
         self.generation, self.probe = generation, probe
         self.engine = TorchEngine(self.policy, max_sequences=generation.answers)
         prompts = texts(self.policy.tokenizer, generation.prompts, generation.prompt_tokens)
@@ -85,7 +105,8 @@ class Stages:
 
     @torch.inference_mode()
     def _write_plainly(self) -> None:
-        rows, size = self.prompts.repeat_interleave(self.generation.group, 0), self.generation.answer_tokens
+        rows = self.prompts.repeat_interleave(self.generation.group, 0).to(self.plain.device)
+        size = self.generation.answer_tokens
         counts = {"max_new_tokens": size, "min_new_tokens": size}
         out = self.plain.generate(rows, attention_mask=torch.ones_like(rows), do_sample=True, top_k=0, top_p=1.0, **counts)
         assert out.shape[1] == rows.shape[1] + size
@@ -111,10 +132,16 @@ def batch_of(shape: Shape, vocabulary: int) -> Batch:
     )
 
 
-def timed(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def _loaded(name: str) -> tuple[CausalLM, Any]:
+    """A model that the library knows, as a policy and as transformers has it."""
+    return CausalLM(*load_model(ModelConfig(name=name), 0)), load_model(ModelConfig(name=name), 0)[0].eval()
+
+
+def _drawn(**kind: Any) -> tuple[CausalLM, Any]:
+    """The same of a Llama with weights as they are drawn, made where it is to be."""
+    tokenizer = load_model(ModelConfig(name="tiny"), 0)[1]
+    ours, plain = (LlamaForCausalLM(LlamaConfig(**LLAMA)).to(**kind).eval() for _ in range(2))
+    return CausalLM(ours, tokenizer), plain
 
 
 if __name__ == "__main__":

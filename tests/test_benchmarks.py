@@ -11,9 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from benchmarks import growth, report
+from benchmarks import growth, report, stages
 from benchmarks.counting import SMOLLM2, Limit, Shape, Sizes, Work, decode, floor, forward, gradient, optimizer, prefill
-from benchmarks.machine import limit
+from benchmarks.machine import Probe, limit
 from benchmarks.results import ratio, read
 from benchmarks.side import Job, Side, texts
 from benchmarks.stages import batch_of
@@ -126,6 +126,22 @@ def test_commands_run(name: str, tmp_path: Path):
     assert read(tmp_path / f"{name}.json")["made_with"]["threads"] == "1"
 
 
+def test_a_round_with_the_model_of_gpus(monkeypatch: pytest.MonkeyPatch):
+    """Made smaller, and on a CPU."""
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    monkeypatch.setattr(stages, "LLAMA", stages.LLAMA | small | {"head_dim": 8, "vocab_size": 500})
+    kind = {"device": torch.device("cpu"), "dtype": torch.bfloat16}
+    measured = stages.Stages(*stages._drawn(**kind), {"short": stages.QUICK}, stages.QUICK, Probe(quick=True, **kind))
+    assert measured.sizes.number == 2
+    assert min(measured.round().values()) > 0
+
+
 class TestReport:
     @pytest.fixture
     def results(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -137,7 +153,7 @@ class TestReport:
         (results / f"{name}.json").write_text(json.dumps({"made_with": made, **found}))
 
     def test_before_anything_was_measured(self, results: Path):
-        for block in (report.machine, report.stages, report.peers, report.learning, report.growth):
+        for block in (report.machine, report.stages, report.peers, report.learning, report.growth, report.gpu):
             assert block().startswith("Not measured yet: `python -m benchmarks.")
         assert report.targets().count("| – |") == 12
         assert report.growth_curves().startswith("<svg")
@@ -162,7 +178,8 @@ class TestReport:
         each = {"rate": 1e9, "bandwidth": 1e12, "generation/quatrain": 0.5, "generation/transformers": 1.0}
         each |= {f"update/{name}": gradient(SIZES, shape).operations / 8e8 for name, shape in report.SHAPES.items()}
         each |= {"method/grpo": 0.5, "method/rloo": 0.45}
-        self.put(results, "stages", sizes=vars(SIZES), generation=vars(SHAPE), rounds=[each] * 3)
+        shapes = {name: vars(shape) for name, shape in report.SHAPES.items()}
+        self.put(results, "stages", sizes=vars(SIZES), generation=vars(SHAPE), shapes=shapes, rounds=[each] * 3)
         assert report.targets().count("| ≥ 75% | 80.0% | yes |") == 3
         assert "| ≥ 3 | 2.00 [2.00, 2.00] | **no** |" in report.targets()
         assert "| < 3% | 5.0% | **no** |" in report.targets()

@@ -578,6 +578,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed-peers": speed.peers,
     "speed-learning": speed.learning,
     "speed-growth": speed.growth,
+    "speed-gpu": speed.gpu,
     "map-made": stability.made,
     "accuracy-map": stability.accuracy_map,
     "collapse-map": stability.collapse_map,
