@@ -62,16 +62,13 @@ class Descent:
         """The way to attend that is fast there."""
         return Flexed.of(self, device) if device.type == "cuda" else Blocks.of(self, device)
 
-    @property
-    def sees(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Whether queries see keys, by their numbers, which are broadcast."""
-        node, position, first, end, key_position = self.node, self.position, self.first, self.end, self.key_position
-        window = 1 << 62 if self.window is None else self.window
-        return lambda q, k: (first[k] <= node[q]) & (node[q] < end[k]) & (position[q] - key_position[k] < window)
-
-    def to(self, device: torch.device) -> Descent:
-        node, position, first = (x.to(device) for x in (self.node, self.position, self.first))
-        return Descent(node, position, first, self.end.to(device), self.key_position.to(device), self.window)
+    def sees(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+        """Whether queries see keys, by their numbers there, which are broadcast."""
+        node, first, end = (x.to(device) for x in (self.node, self.first, self.end))
+        if (window := self.window) is None:
+            return lambda q, k: (first[k] <= node[q]) & (node[q] < end[k])
+        at, key_at = self.position.to(device), self.key_position.to(device)
+        return lambda q, k: (first[k] <= node[q]) & (node[q] < end[k]) & (at[q] - key_at[k] < window)
 
 
 @dataclass
@@ -82,7 +79,7 @@ class Flexed:
 
     @staticmethod
     def of(descent: Descent, device: torch.device) -> Flexed:
-        sees = descent.to(device).sees
+        sees = descent.sees(device)
         sizes = len(descent.node), len(descent.first)
         return Flexed(create_block_mask(lambda _, __, q, k: sees(q, k), None, None, *sizes, device=str(device)))
 
@@ -110,16 +107,17 @@ class Blocks:
     @staticmethod
     def of(descent: Descent, device: torch.device) -> Blocks:
         rows = min(ROWS, len(descent.node))
-        keys, sees = [], []
+        sees = descent.sees(descent.node.device)
+        keys, seen = [], []
         for some in torch.arange(len(descent.node)).split(rows):
             node = descent.node[some]
             near = (descent.first <= node.max()) & (node.min() < descent.end)
             if descent.window is not None:
                 near &= descent.key_position > descent.position[some].min() - descent.window
             keys.append(near.nonzero()[:, 0])
-            sees.append(descent.sees(some[:, None], keys[-1]))
+            seen.append(sees(some[:, None], keys[-1]))
         width = max(map(len, keys))
-        made = [pad(seen, (0, width - seen.shape[1]), value=False) for seen in sees]
+        made = [pad(own, (0, width - own.shape[1]), value=False) for own in seen]
         made[-1] = pad(made[-1], (0, 0, 0, rows - len(made[-1])), value=True)
         keys = [pad(index, (0, width - len(index))) for index in keys]
         return Blocks(torch.stack(keys).to(device), torch.stack(made).to(device))

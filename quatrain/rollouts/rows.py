@@ -216,7 +216,7 @@ class Rows(Kept):
     def write(self, steps: int) -> None:
         """Draw `steps` tokens more in each row, whatever they are."""
         for _ in range(steps):
-            last = self.longest if self.capture is None else -(-self.longest // self.GROWTH) * self.GROWTH
+            last = self.longest if self.capture is None else self._grown(self.longest)
             if self.repeat is None or last != self.last:
                 self.last = last
                 self._step()
@@ -263,14 +263,17 @@ class Rows(Kept):
         assert above is not None and own is not None
         return Branches({}, self.members, self.place, None, torch.cat([above, own], 1))
 
+    def _grown(self, length: int) -> int:
+        """Keys that there is room for in a row that has so many."""
+        return -(-length // self.GROWTH) * self.GROWTH
+
     def _to(self, end: int) -> Int[Tensor, "n"]:
         return torch.arange(end, device=self.device)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        capacity = -(-self.last // self.GROWTH) * self.GROWTH
-        stores = self._room(layer_idx, (key_states, value_states), self.count, capacity)
+        stores = self._room(layer_idx, (key_states, value_states), self.count, self._grown(self.last))
         for store, new in zip(stores, (key_states, value_states), strict=True):
             store[self.row, :, self.at] = new[0].transpose(0, 1)
         keys, values = (store[: self.used, :, : self.last] for store in stores)

@@ -244,7 +244,7 @@ class Learner:
         masks = [~silent] if signal is None else [~silent & own for own in signal.divide(batch)]
         parts = [self._passes(batch, mask, whole_groups=bound.reach == "group") for mask in masks]
         rest = self._passes(batch, silent)
-        known = self._weights(bound, old_is_now) if bound.reach == "batch" and len([*chain(*parts), *rest]) > 1 else None
+        known = self._weights(bound, old_is_now) if bound.reach == "batch" and sum(map(len, parts)) + len(rest) > 1 else None
         learning = chain(*parts) if signal is None else signal.through(parts)
         for learns, index in chain(((True, i) for i in learning), ((False, i) for i in rest)):
             part = bound.rows(index)

@@ -62,4 +62,4 @@ class Signal:
 
 
 def _square(grads: Sequence[Tensor | None]) -> float:
-    return sum(float(grad.double().square().sum()) for grad in grads if grad is not None)
+    return float(sum(grad.double().square().sum() for grad in grads if grad is not None))

@@ -38,8 +38,8 @@ def main() -> None:
     console = Console(highlight=False)
     for (method, cell), why in lost.items():
         console.print(f"{method} {cell} lacks a result: {why}", markup=False, soft_wrap=True)
-    for cell in dict.fromkeys(cell for _, cell in few.impossible):
-        console.print(f"{cell} stays as it was: {few.impossible[FEW[0], cell]}", markup=False, soft_wrap=True)
+    for cell, why in {cell: why for (_, cell), why in few.impossible.items()}.items():
+        console.print(f"{cell} stays as it was: {why}", markup=False, soft_wrap=True)
     write(dict(lab.squares()), few.impossible)
     warning.write([warning.Course.of(trial, *key) for key, some in lab.trials.items() for trial in some if trial.is_over])
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from quatrain.policies import CausalLM
 from quatrain.rollouts import Completion, Request, Sampling, TorchEngine
 from tests.policies.families import TOKENIZER, family, sequences
+from tests.rollouts.test_engine import assert_same, requests
 
 ASKING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal")
 """Operations that wait for what a device has computed."""
@@ -58,15 +59,11 @@ def recorded(step: Callable[[], object]) -> Callable[[], object]:
 
 
 def written(
-    policy: CausalLM, requests: list[Request], sampling: Sampling, *, stride: int, capture: Any = None, **more: int
+    policy: CausalLM, asked: list[Request], sampling: Sampling, *, stride: int, capture: Any = None, **more: int
 ) -> list[Completion]:
     engine = TorchEngine(policy, **more)
     engine.stride, engine.capture = stride, capture
-    return engine.generate(requests, sampling)
-
-
-def requests(samples: int = 5) -> list[Request]:
-    return [Request(p, (7, i, j)) for i, p in enumerate(sequences()) for j in range(samples)]
+    return engine.generate(asked, sampling)
 
 
 def rather_short(name: str) -> CausalLM:
@@ -74,12 +71,6 @@ def rather_short(name: str) -> CausalLM:
     policy = CausalLM(family(name, torch.float64), TOKENIZER)
     policy.base.generation_config.eos_token_id = list(range(3, 8))
     return policy
-
-
-def assert_same(left: list[Completion], right: list[Completion]) -> None:
-    assert [(c.tokens.tolist(), c.text, c.finish) for c in left] == [(c.tokens.tolist(), c.text, c.finish) for c in right]
-    for a, b in zip(left, right, strict=True):
-        torch.testing.assert_close(a.logp, b.logp, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("max_sequences", [6, 64])
@@ -94,10 +85,13 @@ def test_what_is_written_does_not_depend_on_when_it_is_looked_at(
     """Answers are cut where they end; with fewer places than answers, and with rows that grow while some have ended."""
     monkeypatch.setattr("quatrain.rollouts.rows.Rows.GROWTH", 8)
     policy, sampling = rather_short(name), Sampling(23, temperature=0.9, top_p=0.95, top_k=40)
-    expected = written(policy, requests(), sampling, stride=1, max_sequences=max_sequences)
+    expected = written(policy, requests(sequences(), samples=5), sampling, stride=1, max_sequences=max_sequences)
     lengths = [len(c.tokens) for c in expected]
     assert min(lengths) < 5 < 20 < max(lengths)
-    assert_same(written(policy, requests(), sampling, stride=6, capture=capture, max_sequences=max_sequences), expected)
+    assert_same(
+        written(policy, requests(sequences(), samples=5), sampling, stride=6, capture=capture, max_sequences=max_sequences),
+        expected,
+    )
 
 
 def test_steps_are_repeated_and_not_taken_anew(monkeypatch: pytest.MonkeyPatch):
@@ -123,7 +117,7 @@ def test_a_row_whose_answer_has_ended_does_not_draw_beyond_its_memory():
 
 def test_a_stop_string_and_a_pause_are_found_inside_a_stride():
     policy, sampling = rather_short("llama"), Sampling(23, stop=(TOKENIZER.decode([20]), TOKENIZER.decode([31])))
-    asked = [Request(r.tokens, r.seed, most=n % 7 + 1) for n, r in enumerate(requests())]
+    asked = [Request(r.tokens, r.seed, most=n % 7 + 1) for n, r in enumerate(requests(sequences(), samples=5))]
     expected = written(policy, asked, sampling, stride=1)
     assert {c.finish for c in expected} == {"end", "stop", "pause"}
     assert_same(written(policy, asked, sampling, stride=5), expected)
@@ -132,7 +126,9 @@ def test_a_stop_string_and_a_pause_are_found_inside_a_stride():
 
 def test_experts_are_told_for_what_is_kept():
     policy = rather_short("qwen3_moe")
-    (expected, found) = (written(policy, requests(), Sampling(12), stride=stride, tells_experts=True) for stride in (1, 5))
+    (expected, found) = (
+        written(policy, requests(sequences(), samples=5), Sampling(12), stride=stride, tells_experts=True) for stride in (1, 5)
+    )
     assert_same(found, expected)
     for a, b in zip(found, expected, strict=True):
         assert a.experts is not None and b.experts is not None and torch.equal(a.experts, b.experts)
