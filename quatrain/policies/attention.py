@@ -23,7 +23,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "quatrain_folded"
 ROWS = 64
-"""Queries of a block."""
+"""Queries of a block, at most."""
 
 
 @runtime_checkable
@@ -97,19 +97,21 @@ def _compiled() -> Any:
 
 @dataclass
 class Blocks:
-    """Queries in the order of their nodes, in blocks of ROWS; padded in both directions."""
+    """Queries in the order of their nodes, in blocks; padded in both directions."""
 
     keys: Int[Tensor, "B W"]
     """Those that some query of the block sees."""
     seen: Bool[Tensor, "B R W"]
+    row: Int[Tensor, "Q"]
+    """Where among the rows of all blocks each query is."""
     _added: Float[Tensor, "B 1 FR W"] | None = field(default=None, init=False)
 
     @staticmethod
     def of(descent: Descent, device: torch.device) -> Blocks:
-        rows = min(ROWS, len(descent.node))
         sees = descent.sees(descent.node.device)
-        keys, seen = [], []
-        for some in torch.arange(len(descent.node)).split(rows):
+        parts = _cut(descent.position)
+        rows, keys, seen = max(map(len, parts)), [], []
+        for some in parts:
             node = descent.node[some]
             near = (descent.first <= node.max()) & (node.min() < descent.end)
             if descent.window is not None:
@@ -118,21 +120,22 @@ class Blocks:
             seen.append(sees(some[:, None], keys[-1]))
         width = max(map(len, keys))
         made = [pad(own, (0, width - own.shape[1]), value=False) for own in seen]
-        made[-1] = pad(made[-1], (0, 0, 0, rows - len(made[-1])), value=True)
+        made = [pad(own, (0, 0, 0, rows - len(own)), value=True) for own in made]
+        row = torch.cat([number * rows + torch.arange(len(some)) for number, some in enumerate(parts)])
         keys = [pad(index, (0, width - len(index))) for index in keys]
-        return Blocks(torch.stack(keys).to(device), torch.stack(made).to(device))
+        return Blocks(torch.stack(keys).to(device), torch.stack(made).to(device), row.to(device))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         del layer
-        _, heads, queries, width = query.shape
+        heads, width = query.shape[1], query.shape[3]
         (blocks, rows), shared = self.seen.shape[:2], key.shape[1]
         folds = heads // shared
-        query = pad(query, (0, 0, 0, blocks * rows - queries)).view(shared, folds, blocks, rows, width)
-        query = query.permute(2, 0, 1, 3, 4).reshape(blocks, shared, folds * rows, width)
+        query = query.new_zeros(heads, blocks * rows, width).index_copy(1, self.row, query[0])
+        query = query.view(shared, folds, blocks, rows, width).permute(2, 0, 1, 3, 4).reshape(blocks, shared, folds * rows, width)
         key, value = (x[0, :, self.keys].transpose(0, 1) for x in (key, value))
         out = scaled_dot_product_attention(query, key, value, attn_mask=self._mask(folds, query.dtype), scale=scaling)
-        out = out.view(blocks, shared, folds, rows, -1).permute(0, 3, 1, 2, 4)
-        return out.reshape(1, blocks * rows, heads, -1)[:, :queries]
+        out = out.view(blocks, shared, folds, rows, -1).permute(0, 3, 1, 2, 4).reshape(blocks * rows, heads, -1)
+        return out[None, self.row]
 
     def _mask(self, folds: int, dtype: torch.dtype) -> Float[Tensor, "B 1 FR W"]:
         """What is added to scores: 0 where a key is seen, −∞ elsewhere; made once for all layers."""
@@ -142,12 +145,18 @@ class Blocks:
         return self._added
 
 
+def _cut(position: Int[Tensor, "Q"]) -> list[Int[Tensor, "R"]]:
+    """Queries next to each other: ROWS at most, and cut where a branch begins that leaves more than ROWS keys behind."""
+    left = position[:-1] + 1 - position[1:]
+    runs = torch.arange(len(position)).tensor_split((left > ROWS).nonzero()[:, 0] + 1)
+    return [part for run in runs for part in run.split(ROWS)]
+
+
 @dataclass
 class Branches:
     """A query for each of Q answers: the last token of its own row of keys, behind a prompt that it shares with others.
 
-    The two places are attended one by one, and what they come to is put together by their shares: with outputs o₁ and o₂, and l
-    the logarithm of the sum of the exponentials of the scores, o = σ(l₂ − l₁)·o₂ + σ(l₁ − l₂)·o₁.
+    The scores of both places lie side by side under one softmax. With a prompt's keys and values all its answers are one product.
     """
 
     trunks: Mapping[int, tuple[Float[Tensor, "P K W d"], Float[Tensor, "P K W v"]]]
@@ -156,44 +165,47 @@ class Branches:
     """The answers to each prompt, filled up with any."""
     place: Int[Tensor, "Q"]
     """Where among the members, laid out in a row, each answer is."""
-    above: Bool[Tensor, "Q W"] | None
-    """Which keys of its prompt an answer sees; None if all."""
-    own: Bool[Tensor, "Q T"] | None
-    """Which keys of its row."""
+    seen: Bool[Tensor, "Q S"] | None
+    """Which keys an answer sees, its prompt's first; None if all."""
+    _order: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         (count, shared), heads, width = key.shape[:2], query.shape[1], query.shape[3]
-        query = query[0].transpose(0, 1).reshape(count, shared, heads // shared, width)
+        folds = heads // shared
+        query = query[0].transpose(0, 1).reshape(count, shared, folds, width)
         query = query * (width**-0.5 if scaling is None else scaling)
-        found = _attend(query, key, value, None if self.own is None else self.own[:, None, None])
-        if self.trunks:
-            above = None if self.above is None else self._together(self.above[:, None, None].expand(-1, 1, heads // shared, -1))
-            upper = self._apart(_attend(self._together(query), *self.trunks[layer], above))
-            found = torch.lerp(upper, found, torch.sigmoid(found[..., -1:] - upper[..., -1:]))
-        return found[..., :-1].to(value.dtype).reshape(1, count, heads, -1)
+        scores = query @ key.mT
+        if not self.trunks:
+            return (self._shares(scores) @ value).reshape(1, count, heads, -1)
+        together, apart = self._orders(shared, folds)
+        above, above_value = self.trunks[layer]
+        size = above.shape[2]
+        scores = torch.cat([_laid(_laid(query, together) @ above.mT, apart), scores], -1)
+        shares = self._shares(scores)
+        upper = _laid(_laid(shares, together)[..., :size] @ above_value, apart)
+        return (shares[..., size:] @ value).add_(upper).view(1, count, heads, -1)
 
-    def _together(self, x: Shaped[Tensor, "Q K F n"]) -> Shaped[Tensor, "P K GF n"]:
-        """What answers have, side by side for each prompt."""
-        return x[self.members].transpose(1, 2).flatten(2, 3)
+    def _shares(self, scores: Float[Tensor, "Q K F S"]) -> Float[Tensor, "Q K F S"]:
+        """Their softmax, in float32 or better inside."""
+        if self.seen is not None:
+            scores = scores.masked_fill(~self.seen[:, None, None], -torch.inf)
+        return scores.softmax(-1, torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
-    def _apart(self, x: Float[Tensor, "P K GF n"]) -> Float[Tensor, "Q K F n"]:
-        return x.unflatten(2, (self.members.shape[1], -1)).transpose(1, 2).flatten(0, 1)[self.place]
+    def _orders(self, shared: int, folds: int) -> tuple[Int[Tensor, "P K GF"], Int[Tensor, "Q K F"]]:
+        """Where what answers have side by side for each prompt is among what each has, and the other way round."""
+        if (known := self._order.get((shared, folds))) is None:
+            head, fold = (torch.arange(n, device=self.place.device) for n in (shared, folds))
+            size = self.members.shape[1]
+            together = (self.members[:, None, :, None] * shared + head[:, None, None]) * folds + fold
+            prompt, member = (self.place // size)[:, None, None], (self.place % size)[:, None, None]
+            apart = ((prompt * shared + head[:, None]) * size + member) * folds + fold
+            known = self._order[shared, folds] = together.flatten(2), apart
+        return known
 
 
-def _attend(
-    query: Float[Tensor, "B K F d"],
-    key: Float[Tensor, "B K S d"],
-    value: Float[Tensor, "B K S v"],
-    sees: Bool[Tensor, "..."] | None,
-) -> Float[Tensor, "B K F v1"]:
-    """softmax(q·k)·v, and behind it log Σ exp(q·k), in float32 or better; 0 and −∞ where nothing is seen."""
-    scores = query @ key.mT
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if sees is not None:
-        scores = scores.masked_fill(~sees, -torch.inf)
-    total = scores.logsumexp(-1, keepdim=True)
-    found = (scores - total.clamp(min=torch.finfo(total.dtype).min)).exp().to(value.dtype) @ value
-    return torch.cat([found.to(total.dtype), total], -1)
+def _laid(x: Shaped[Tensor, "A B C n"], order: Int[Tensor, "I J L"]) -> Shaped[Tensor, "I J L n"]:
+    """What has a place each, in another order."""
+    return x.flatten(0, 2).index_select(0, order.flatten()).view(*order.shape, -1)
 
 
 def folded_attention(

@@ -8,7 +8,7 @@ comparison: node i attends to node j when j ≤ i < end[j].
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ class Forest:
         there = self.path >= 0
         first = torch.full((len(self),), len(self.path)).scatter_reduce(0, self.path[there], rows[there], "amin")
         return value[first.to(value.device), self.position.to(value.device)]
+
+    def of(self, sequences: Int[Tensor, "K"]) -> Forest:
+        """With the paths of some of the sequences alone; the nodes stay."""
+        return replace(self, path=self.path[sequences])
 
     def view(self, device: torch.device, window: int | None = None) -> View:
         """How the nodes attend to each other: each to itself and its ancestors, at most `window` positions back."""

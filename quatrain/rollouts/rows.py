@@ -258,10 +258,12 @@ class Rows(Kept):
             above = near if above is None else above & near
             near = self.at[:, None] - self._to(self.last) < window
             own = near if own is None else own & near
-        if not self.latent:
-            return Branches(self.trunks.stored, self.members, self.place, above, own)
-        assert above is not None and own is not None
-        return Branches({}, self.members, self.place, None, torch.cat([above, own], 1))
+        seen = None
+        if above is not None or own is not None:
+            every = torch.ones(self.used, self.width + self.last, dtype=torch.bool, device=self.device)
+            above, own = every[:, : self.width] if above is None else above, every[:, self.width :] if own is None else own
+            seen = torch.cat([above, own], 1)
+        return Branches({} if self.latent else self.trunks.stored, self.members, self.place, seen)
 
     def _grown(self, length: int) -> int:
         """Keys that there is room for in a row that has so many."""
@@ -274,8 +276,9 @@ class Rows(Kept):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         stores = self._room(layer_idx, (key_states, value_states), self.count, self._grown(self.last))
+        place = (slice(self.used), slice(None), self.last - 1) if self.even else (self.row, slice(None), self.at)
         for store, new in zip(stores, (key_states, value_states), strict=True):
-            store[self.row, :, self.at] = new[0].transpose(0, 1)
+            store[place] = new[0].transpose(0, 1)
         keys, values = (store[: self.used, :, : self.last] for store in stores)
         if self.latent:
             above = (store[self.trunk] for store in self.trunks.stored[layer_idx])

@@ -102,27 +102,26 @@ def score(
     weigh: Weigh | None = None,
     extra: frozenset[str] = frozenset(),
 ) -> Scores:
-    """The scores of `targets`, without gradient; with `weigh`, the gradient Σ w ∇score is also added to all parameters.
+    """The scores of `targets`, without gradient; with `weigh`, Σ w ∇score is also added to the gradients of `hidden` and heads.
 
     Args:
-        hidden: with its graph, if `weigh` is given.
+        hidden: without a graph; a leaf of one, if `weigh` is given.
         temperature: π is the softmax of the logits divided by it.
         head_rows: most hidden states that meet the vocabulary at once.
         extra: which of EXTRA to tell, too.
     """
-    leaf = hidden.detach().requires_grad_(weigh is not None)
     chunks = list(_chunks(targets, head_rows))
     keep = weigh is not None and len(chunks) == 1
     parts, met = [], None
     for chunk in chunks:
         with torch.set_grad_enabled(keep):
-            met = _meet(policy, leaf, targets, chunk)
+            met = _meet(policy, hidden, targets, chunk)
         parts.append(_score_chunk(met, targets, chunk, temperature, extra))
     if not parts:
-        empty = leaf.new_zeros(0)
+        empty = hidden.new_zeros(0)
         return Scores(empty, empty, empty, None, **dict.fromkeys(extra, empty))
     with torch.set_grad_enabled(weigh is not None):
-        log_z = policy.log_z(leaf, targets.prompts) if policy.partition is not None else None
+        log_z = policy.log_z(hidden, targets.prompts) if policy.partition is not None else None
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts])
@@ -135,10 +134,8 @@ def score(
         if log_z is not None and weights.log_z is not None:
             log_z.backward(-weights.log_z)
         for chunk in chunks:
-            again = met if keep and met is not None else _meet(policy, leaf, targets, chunk)
+            again = met if keep and met is not None else _meet(policy, hidden, targets, chunk)
             _backward(again, weights, targets, chunk, temperature)
-        if leaf.grad is not None:
-            hidden.backward(leaf.grad)
     return scores
 
 
@@ -158,9 +155,9 @@ class _Met:
     value: Float[Tensor, "K"] | None
 
 
-def _meet(policy: CausalLM, leaf: Tensor, targets: Targets, chunk: tuple[slice, slice]) -> _Met:
+def _meet(policy: CausalLM, hidden: Tensor, targets: Targets, chunk: tuple[slice, slice]) -> _Met:
     rows, members = chunk
-    state = leaf[targets.rows[rows]]
+    state = hidden[targets.rows[rows]]
     value = policy.value(state)[targets.row[members] - rows.start] if policy.critic is not None else None
     return _Met(state, policy.logits(state), value)
 

@@ -248,24 +248,11 @@ class Learner:
         learning = chain(*parts) if signal is None else signal.through(parts)
         for learns, index in chain(((True, i) for i in learning), ((False, i) for i in rest)):
             part = bound.rows(index)
-            forest, targets = self._plant(part.batch)
-
-            def weigh(scores: Scores, part: Bound = part, targets: Targets = targets, index: Tensor = index) -> Scores:
-                if known is not None:
-                    return _gather(targets, known.rows(index), scores)
-                now = BatchScores.of(targets, scores)
-                told = now.told | ({"logp_old": now.logp} if old_is_now else {})
-                return _gather(targets, part.replace(**told).weights(now.logp, now.value), scores)
-
-            with fast(self.policy.base), self._as_learned(forest, part.batch):
-                with torch.set_grad_enabled(learns):
-                    hidden = self.policy.hidden_of(forest)
-                found = score(self.policy, hidden, targets, **self._fused(), weigh=weigh if learns else None)
-            scores = BatchScores.of(targets, found)
-            scored.put(index, scores)
-            if scores.value is not None and batch.values is not None and "value" in bound.targets:
-                change = scores.value - _returns(part)
-                error += change.square().sum().item()  # both are 0 where there is no action
+            for rows, scores in self._pass(part, None if known is None else known.rows(index), old_is_now, learns):
+                scored.put(index[rows], scores)
+                if scores.value is not None and batch.values is not None and "value" in bound.targets:
+                    change = scores.value - _returns(part)[rows]
+                    error += change.square().sum().item()  # both are 0 where there is no action
         logp = scored.logp
         whole = bound.replace(**scored.told, **({"logp_old": logp} if old_is_now else {}))
         metrics = whole.metrics(logp)
@@ -286,6 +273,38 @@ class Learner:
             metrics["noise/sigma"] = self.policy.noise.log_sigma.detach().exp().mean().item()
         metrics |= {"value/loss": error / 2 / max(count, 1)} if "value" in bound.targets else {}
         return metrics, whole.remembered(logp)
+
+    def _pass(
+        self, part: Bound, known: Weights | None, old_is_now: bool, learns: bool
+    ) -> Iterator[tuple[Int[Tensor, "K"], BatchScores]]:
+        """Scores of what one pass computes, of some rows at a time; if it `learns`, its gradient is added to the parameters.
+
+        Rows whose weights do not depend on each other meet the vocabulary in turns, and each meets it only once if `head_rows`
+        has room for one of them.
+        """
+        batch = part.batch
+        forest = self._plant(batch)
+        alone = known is not None or part.reach in ("token", "sequence")
+        turns = _turns(batch, self.config.head_rows) if learns and alone else [torch.arange(batch.size)]
+        with fast(self.policy.base), self._as_learned(forest, batch):
+            with torch.set_grad_enabled(learns):
+                hidden = self.policy.hidden_of(forest)
+            leaf = hidden.detach().requires_grad_(learns)
+            for rows in turns:
+                index = rows.to(self.policy.device)
+                some, targets = part.rows(index), self._targets(forest.of(rows), batch.rows(index))
+
+                def weigh(scores: Scores, some: Bound = some, targets: Targets = targets, index: Tensor = index) -> Scores:
+                    if known is not None:
+                        return _gather(targets, known.rows(index), scores)
+                    now = BatchScores.of(targets, scores)
+                    told = now.told | ({"logp_old": now.logp} if old_is_now else {})
+                    return _gather(targets, some.replace(**told).weights(now.logp, now.value), scores)
+
+                found = score(self.policy, leaf, targets, **self._fused(), weigh=weigh if learns else None)
+                yield index, BatchScores.of(targets, found)
+            if leaf.grad is not None:
+                hidden.backward(leaf.grad)
 
     def _weights(self, bound: Bound, old_is_now: bool) -> Weights:
         """Those of the whole minibatch, known before its passes."""
@@ -320,7 +339,8 @@ class Learner:
         out = BatchScores.empty(batch.action, policy, extra)
         for index in self._passes(batch):
             part = batch.rows(index)
-            forest, targets = self._plant(part)
+            forest = self._plant(part)
+            targets = self._targets(forest, part)
             under = self._as_learned(forest, part) if learning else self._routed(forest, part) if routed else None
             with fast(policy.base), under or contextlib.nullcontext() as routing:
                 hidden = policy.hidden_of(forest)
@@ -335,7 +355,8 @@ class Learner:
         assert batch.action is not None
         out = torch.zeros(batch.action.shape, dtype=torch.float32, device=self.policy.device)
         for index in self._passes(batch):
-            forest, targets = self._plant(batch.rows(index))
+            forest = self._plant(batch.rows(index))
+            targets = self._targets(forest, batch.rows(index))
             with torch.no_grad():
                 hidden = self.policy.hidden_of(forest)
             norms = []
@@ -449,11 +470,14 @@ class Learner:
         parts = partition(sequences, self.config.tokens_per_pass, groups)
         return [rows[part].to(self.policy.device) for part in parts]
 
-    def _plant(self, batch: Batch) -> tuple[Forest, Targets]:
+    def _plant(self, batch: Batch) -> Forest:
         """The forest of what is read: of each sequence's tokens all but the last, which nothing follows."""
+        return plant([self._sequence(batch, row)[:-1] for row in range(batch.size)])
+
+    def _targets(self, forest: Forest, batch: Batch) -> Targets:
+        """What is scored of a batch whose sequences are the paths of `forest`."""
         assert batch.tokens is not None and batch.action is not None
-        forest = plant([self._sequence(batch, row)[:-1] for row in range(batch.size)])
-        return forest, Targets.of(forest, batch.tokens.cpu(), batch.action.cpu()).to(self.policy.device)
+        return Targets.of(forest, batch.tokens.cpu(), batch.action.cpu()).to(self.policy.device)
 
     @staticmethod
     def _sequence(batch: Batch, row: int) -> Tensor:
@@ -461,6 +485,20 @@ class Learner:
         assert batch.tokens is not None and batch.action is not None
         last = int(batch.action[row].nonzero().max())
         return batch.tokens[row, : last + 1].cpu()
+
+
+def _turns(batch: Batch, most: int) -> list[Int[Tensor, "K"]]:
+    """Rows next to each other, with at most so many actions together; one that has more is alone."""
+    assert batch.action is not None
+    turns: list[list[int]] = []
+    used = most + 1
+    for row, count in enumerate(batch.action.sum(1).tolist()):
+        if used + count > most:
+            turns.append([])
+            used = 0
+        turns[-1].append(row)
+        used += count
+    return [torch.tensor(turn) for turn in turns]
 
 
 def _gather(targets: Targets, weights: Weights, scores: Scores) -> Scores:

@@ -118,9 +118,10 @@ def test_branches_are_the_whole_matrix(prompts: list[int], answers: list[tuple[i
     members = torch.tensor([group + [0] * (size - len(group)) for group in groups])
     place = torch.tensor([int(trunk[row]) * size + groups[int(trunk[row])].index(row) for row in range(len(answers))])
     stored = {3: (trunk_key.detach(), trunk_value.detach())}
-    masks = (None if sees.all() else sees for sees in (sees_above, sees_own))
-    found = Branches(stored, members, place, *masks).attend(3, query, key, value, 0.3)
+    sees = torch.cat([sees_above, sees_own], 1)
+    seen = None if sees.all() else sees
+    found = Branches(stored, members, place, seen).attend(3, query, key, value, 0.3)
     torch.testing.assert_close(found, torch.cat(expected, 1), rtol=1e-10, atol=1e-10)
-    whole = Branches({}, members, place, None, torch.cat([sees_above, sees_own], 1))
+    whole = Branches({}, members, place, seen)
     both = (torch.cat([stored[trunk], mine], 2) for stored, mine in ((trunk_key, key), (trunk_value, value)))
     torch.testing.assert_close(whole.attend(3, query, *both, 0.3), torch.cat(expected, 1), rtol=1e-10, atol=1e-10)
