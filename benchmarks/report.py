@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.counting import SHAPES, SMOLLM2, Limit, Shape, Sizes, decode, floor, gradient, optimizer, prefill
 from benchmarks.drawing import Panel, drawing
-from benchmarks.results import RESULTS, ratio, read
+from benchmarks.results import REST, RESULTS, ratio, read
 from quatrain.diagnostics.evaluation import Estimate
 from quatrain.diagnostics.statistics import paired
 from tools.markdown import table
@@ -125,8 +125,22 @@ def _stages(found: Found) -> str:
             table(["step", "10⁹ useful operations", "seconds", "10⁹ a second", "of the rate of matrix products"], updates),
             "Methods: the update of the short step, and by how much the whole step is longer than with the first.",
             table(["method", "update, seconds", "a step"], methods),
+            *_profile(found),
         ]
     )
+
+
+def _profile(found: Found) -> Iterator[str]:
+    """Where the time of each stage goes."""
+    rows = []
+    for stage, taken in found.get("profile", {}).items():
+        whole, shape = sum(taken.values()), stage.removeprefix("update/")
+        title = f"update, {_title(shape, Shape(**found['shapes'][shape]))}" if shape in found["shapes"] else stage
+        shares = (f"{name if name in REST else f'`{name}`'} {seconds / whole:.0%}" for name, seconds in taken.items())
+        rows.append([title, f"{whole:.2f}", ", ".join(shares)])
+    if rows:
+        yield "Where the time goes, under PyTorch's profiler:"
+        yield table(["", "seconds", "operations of PyTorch, and what is outside of any"], rows)
 
 
 stages, gpu = block("stages")(_stages), block("gpu", how="stages")(_stages)

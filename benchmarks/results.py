@@ -21,6 +21,8 @@ from quatrain.diagnostics.statistics import paired
 RESULTS = Path(__file__).with_name("results")
 QUICK = Path("runs/benchmarks")
 """Where a quick try writes."""
+REST = ("others", "outside")
+"""What a profile has beside the operations that it names: those that it does not, and what is none."""
 
 
 def arguments(name: str, about: str) -> argparse.ArgumentParser:

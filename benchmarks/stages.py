@@ -6,6 +6,7 @@ measured once in each round, so that a drift of the machine is in all of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from transformers.utils import logging
 from benchmarks.counting import SHAPES, Shape, Sizes
 from benchmarks.growth import METHODS
 from benchmarks.machine import Probe, timed
-from benchmarks.results import arguments, machine, place, write
+from benchmarks.results import REST, arguments, machine, place, write
 from benchmarks.side import texts
 from quatrain.config import ModelConfig, UpdateConfig
 from quatrain.methods import method
@@ -43,6 +44,8 @@ LLAMA = {
 SWITCHED = "short"
 """The shape on which methods are held against each other."""
 QUICK = Shape(2, 2, 8, 4)
+OPERATIONS = 8
+"""Those that a profile names."""
 
 
 def main() -> None:
@@ -62,13 +65,15 @@ def main() -> None:
         models, shapes, generation, probe = _loaded("smollm2"), SHAPES, GENERATION, Probe()
     stages = Stages(*models, shapes, generation, probe)
     console, rounds = Console(highlight=False), []
+    told = {"made_with": machine(given.threads), "generation": vars(generation), "sizes": vars(stages.sizes), "rounds": rounds}
+    told["shapes"] = {key: vars(shape) for key, shape in shapes.items()}
+    file = place(given, "gpu" if gpu else "stages")
     stages.round()  # its first time, nothing is warm
     for number in range(2 if given.quick else given.rounds):
         rounds.append(stages.round())
         console.print(f"round {number + 1}: " + ", ".join(f"{key} {value:.4g}" for key, value in rounds[-1].items()))
-        told = {"generation": vars(generation), "sizes": vars(stages.sizes), "rounds": rounds}
-        told["shapes"] = {key: vars(shape) for key, shape in shapes.items()}
-        write(place(given, "gpu" if gpu else "stages"), {"made_with": machine(given.threads)} | told)
+        write(file, told)
+    write(file, told | {"profile": stages.profile()})
 
 
 class Stages:
@@ -94,6 +99,13 @@ class Stages:
             out[f"update/{shape}"] = timed(lambda shape=shape: self._learn(METHODS[0], shape))
         return out | {f"method/{name}": timed(lambda name=name: self._learn(name, SWITCHED)) for name in METHODS}
 
+    def profile(self) -> dict[str, dict[str, float]]:
+        """Of generation and of each update: the seconds of each operation of PyTorch that takes the most, and of all others."""
+        works = {"generation": self._write} | {
+            f"update/{shape}": lambda shape=shape: self._learn(METHODS[0], shape) for shape in self.batches
+        }
+        return {stage: _profiled(work) for stage, work in works.items()}
+
     def _write(self) -> None:
         requests = [
             Request(prompt, (0, number, sample))
@@ -114,6 +126,17 @@ class Stages:
     def _learn(self, name: str, shape: str) -> None:
         self.learner.method = method(name).with_settings({"kl.coefficient": 0} if name == "grpo" else {})
         self.learner.learn(self.batches[shape], 1)
+
+
+def _profiled(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds of each of the OPERATIONS that take the most, of the other ones, and of what is none."""
+    with torch.profiler.profile() as profile:
+        whole = timed(work)
+    on_gpu = torch.cuda.is_available()
+    taken = {e.key: (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1e6 for e in profile.key_averages()}
+    most = dict(sorted(taken.items(), key=lambda item: -item[1])[:OPERATIONS])
+    others = sum(taken.values()) - sum(most.values())
+    return most | dict(zip(REST, (others, max(0.0, whole - sum(taken.values()))), strict=True))
 
 
 def batch_of(shape: Shape, vocabulary: int) -> Batch:

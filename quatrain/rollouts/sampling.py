@@ -42,10 +42,9 @@ def draw(
         return token, (logits.gather(-1, token[:, None]) - logits.logsumexp(-1, keepdim=True))[:, 0]
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
-    logits = _truncate(logits, sampling)
-    logits = logits - logits.amax(-1, keepdim=True)
-    token, total = _invert(logits.exp(), uniform.double())
-    return token, (logits.gather(-1, token[:, None])[:, 0].double() - total.log()).to(logits.dtype)
+    mass = _truncate(logits, sampling).softmax(-1)
+    token, total = _invert(mass, uniform.double())
+    return token, (mass.gather(-1, token[:, None])[:, 0].double() / total).log().to(logits.dtype)
 
 
 def _invert(mass: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> tuple[Int[Tensor, "R"], Float[Tensor, "R"]]:
@@ -55,7 +54,7 @@ def _invert(mass: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> tuple[In
     """
     missing = -mass.shape[1] % BLOCK
     blocks = (pad(mass, (0, missing)) if missing else mass).unflatten(1, (-1, BLOCK))
-    below = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    below = blocks.sum(-1).double().cumsum(-1)
     total = below[:, -1]
     block, rest = _first_above(below, uniform * total)
     inside = blocks[torch.arange(len(mass), device=mass.device), block].double().cumsum(-1)

@@ -207,6 +207,22 @@ def test_metrics_of_a_flow_are_those_of_the_batch(tokens_per_pass: int):
     assert found["flow/log_z"] == pytest.approx(log_z[own].mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("name", "once"), [("grpo", True), ("rloo", True), ("dpo", False)])
+def test_how_often_a_state_meets_the_vocabulary(name: str, once: bool, monkeypatch: pytest.MonkeyPatch):
+    """Once if weights are those of a token or of a sequence, and the longest has room; again if they are those of a group."""
+    ours = policy(critic=False)
+    whole = with_policies(batch(), Plain.of(ours))
+    whole = whole.replace(reward=torch.arange(whole.size).float())
+    kept: list[bool] = []
+    logits = ours.logits
+    monkeypatch.setattr(ours, "logits", lambda hidden: kept.append(torch.is_grad_enabled()) or logits(hidden))
+    learning = learner(ours, name, epochs=2, head_rows=int(whole.action.sum(1).max()))
+    bound = learning.method.bind(whole)
+    learning.gradient(bound.rows((~bound.silent()).nonzero()[:, 0]))
+    assert kept
+    assert all(kept) == once
+
+
 def test_log_z_of_a_prompt_is_computed_once():
     """However many answers it has; prompts of which one is the beginning of another are two."""
     ours = policy(**heads("flowrl"))
