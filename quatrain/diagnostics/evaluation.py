@@ -9,17 +9,17 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from quatrain.config import ConfigError
 
 Scores = NDArray[Any] | Sequence[Any]
 """An array, or sequences of numbers, of the shape that is said where it is used."""
-Z = float(norm.ppf(0.975))
+Z = NormalDist().inv_cdf(0.975)
 """Standard deviations that a two-sided 95 % interval reaches."""
 RESAMPLES = 10_000
 """Bootstrap resamples; the seed is fixed, so an interval never depends on when it was computed."""

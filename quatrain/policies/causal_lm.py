@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import peft
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
@@ -66,6 +66,7 @@ class CausalLM:
         self.peft: Any = None
         """The model with LoRA's factors in it, or None."""
         if lora is not None:
+            peft = importlib.import_module("peft")
             settings = peft.LoraConfig(
                 r=lora.rank,
                 lora_alpha=cast(int, lora.alpha),
@@ -269,7 +270,7 @@ class CausalLM:
         """Read back, to the bit, what `save` wrote."""
         if self.peft is not None:
             weights = load_file(folder / "adapter_model.safetensors")
-            peft.set_peft_model_state_dict(self.peft, weights)
+            importlib.import_module("peft").set_peft_model_state_dict(self.peft, weights)
         else:
             # names in the files need not be those of the parameters: from_pretrained knows how they map
             stored = type(self.base).from_pretrained(folder, dtype=self.base.dtype, use_safetensors=True)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from reasoning_gym.factory import DATASETS
 
 from quatrain.config import ConfigError, TaskConfig
 from quatrain.prompts.files import open_rows
 from quatrain.prompts.problem import Task
-from quatrain.prompts.reasoning import open_generated
+from quatrain.prompts.reasoning import known, open_generated
 from quatrain.prompts.written import FAMILIES, open_written
 
 PREFIX = "reasoning_gym:"
@@ -35,7 +34,7 @@ def open_task(config: TaskConfig) -> Task:
     bare = config.name.partition("?")[0]
     if bare in FAMILIES and not Path(config.name).exists():
         raise ConfigError(f"there is no task {config.name!r}: write written:{config.name}")
-    if bare in DATASETS and not Path(config.name).exists():
+    if not Path(config.name).exists() and bare in known():
         raise ConfigError(f"there is no task {config.name!r}: for the reasoning-gym data set write {PREFIX}{config.name}")
     return open_rows(config)
 

@@ -1,17 +1,14 @@
-"""Whether an answer is right: reasoning-gym's verifiers, math-verify, and plain text."""
+"""Whether an answer is right: reasoning-gym's verifiers, math-verify, and plain text. Libraries are imported when they judge."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from math_verify import parse, verify
-from reasoning_gym.dataset import ProceduralDataset
-from reasoning_gym.factory import create_dataset
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every answer that it cannot parse in time
 
@@ -48,12 +45,12 @@ def written_score(completion: str, rule: Mapping[str, Any]) -> float:
 
 def same_mathematics(completion: str, answer: str) -> bool:
     """Whether math-verify finds the expression in `completion` equal to the one in `answer`."""
-    return verify(parse(answer), parse(completion))
+    return _math().verify(_math().parse(answer), _math().parse(completion))
 
 
 def is_mathematics(answer: str) -> bool:
     """Whether math-verify finds an expression in `answer`: a number, or LaTeX."""
-    return bool(parse(answer))
+    return bool(_math().parse(answer))
 
 
 def same_text(completion: str, answer: str) -> bool:
@@ -63,12 +60,12 @@ def same_text(completion: str, answer: str) -> bool:
 
 def by_mathematics(completions: Sequence[str]) -> list[int | None]:
     """The class of each answer, the number of the first answer whose expression math-verify finds equal; None without one."""
-    expressions = {text: parse(text) for text in set(completions)}
+    expressions = {text: _math().parse(text) for text in set(completions)}
     first: dict[str, int | None] = {}
     for number, text in enumerate(completions):
         if text not in first:
             classes = dict.fromkeys(kind for kind in first.values() if kind is not None)
-            equal = (kind for kind in classes if verify(expressions[completions[kind]], expressions[text]))
+            equal = (kind for kind in classes if _math().verify(expressions[completions[kind]], expressions[text]))
             first[text] = next(equal, number) if expressions[text] else None
     return [first[text] for text in completions]
 
@@ -88,13 +85,27 @@ def _by(texts: Sequence[str]) -> list[int | None]:
     return [first.setdefault(text, number) if text else None for number, text in enumerate(texts)]
 
 
+def load() -> None:
+    """Import what else is imported at the first answer."""
+    _math()
+    _factory()
+
+
+def _math() -> Any:
+    return importlib.import_module("math_verify")
+
+
+def _factory() -> Any:
+    return importlib.import_module("reasoning_gym.factory")
+
+
 def _normal(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
 @functools.lru_cache(maxsize=64)
-def _data_set(name: str, options: str) -> ProceduralDataset:
-    return create_dataset(name, seed=0, size=10, **json.loads(options))
+def _data_set(name: str, options: str) -> Any:
+    return _factory().create_dataset(name, seed=0, size=10, **json.loads(options))
 
 
 def _from_json(value: Any) -> Any:

@@ -15,6 +15,7 @@ import warnings
 from typing import Any, TextIO
 
 from quatrain.config import RewardConfig
+from quatrain.rewards import verifiers
 from quatrain.rewards.reward import Reward, load_reward
 
 GRACE_SECONDS = 2.0
@@ -25,6 +26,7 @@ def serve(lines: TextIO) -> None:
     """Load the rewards of the first line, say so, then answer each call until nobody is left to call."""
     configs = [RewardConfig.model_validate(config) for config in json.loads(lines.readline())]
     rewards = [load_reward(config) for config in configs]
+    verifiers.load()  # so that no answer's time and memory are spent on it
     limit = int(max(config.memory_gib for config in configs) * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     _write(lines, {"ready": os.getpid()})

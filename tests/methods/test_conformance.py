@@ -267,6 +267,8 @@ EQUAL_NUMBERS = [
 
 FIRST_FAILURE = given_with(phases=[Phase.explicit, Phase.generate])
 """For tests that exempt rows must fail: no search for the simplest failure."""
+FEW = given_with(max_examples=10)
+"""For what has to do with how rows are computed rather than with each one's formula: together they have very many examples."""
 
 
 def every_row(property_: str = "") -> pytest.MarkDecorator:
@@ -429,6 +431,7 @@ def test_no_contrast_no_weight(name: str, shape: Shape, groups_of_one: bool):
 
 
 @every_row()
+@FEW
 @given(shape=shapes())
 def test_order_of_rows_does_not_matter(name: str, shape: Shape):
     case = case_for(name, shape)
@@ -437,6 +440,7 @@ def test_order_of_rows_does_not_matter(name: str, shape: Shape):
 
 
 @every_row()
+@FEW
 @given(shape=shapes(), data=st.data())
 def test_padding_does_not_matter(name: str, shape: Shape, data: st.DataObject):
     case = case_for(name, shape)
@@ -447,6 +451,7 @@ def test_padding_does_not_matter(name: str, shape: Shape, data: st.DataObject):
 
 
 @every_row()
+@FEW
 @given(shape=shapes(), base=st.sampled_from([-3, -1, 10**12]))
 def test_names_of_prompts_do_not_matter(name: str, shape: Shape, base: int):
     case = case_for(name, shape)
@@ -467,6 +472,7 @@ def units(case: Case, reach: Scope) -> list[torch.Tensor]:
 
 
 @every_row()
+@FEW
 @given(shape=shapes(), parts=st.integers(1, 4))
 def test_micro_batches_change_nothing(name: str, shape: Shape, parts: int):
     """Where they may be cut at any row, not even the last bit."""
@@ -500,6 +506,7 @@ def test_what_must_be_seen_together_must_be():
 
 
 @every_row()
+@FEW
 @given(shape=shapes())
 def test_only_own_actions_have_weight(name: str, shape: Shape):
     """Exactly 0, whatever garbage the padding holds, and for every row that the method is not about."""
@@ -553,6 +560,7 @@ def test_logp_of_another_shape_is_refused(name: str):
 
 @every_row()
 @pytest.mark.parametrize("batch_dtype", [torch.float32, torch.float64], ids=["float32 batch", "float64 batch"])
+@FEW
 @given(shape=shapes(), spread=st.sampled_from([0.5, 25.0, 1e3]))
 def test_float32_in_float32_out(name: str, batch_dtype: torch.dtype, shape: Shape, spread: float):
     """Finite, however far apart the policies are."""

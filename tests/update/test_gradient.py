@@ -19,6 +19,8 @@ EXACT = {"gpt_neox", "gpt2", "opt"}
 
 SPLITS = [(HUGE, HUGE), (HUGE, 7), (30, HUGE), (23, 5), (1, 1)]
 """(tokens_per_pass, head_rows)."""
+OF_EVERY_ROW = [(HUGE, 7), (23, 5), (1, 1)]
+"""Those that every row is tried in."""
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -28,7 +30,7 @@ def test_gradient_is_that_of_the_published_loss(name: str):
     theirs = Plain.of(ours)
     whole = with_policies(batch(), theirs)
     expected = theirs.gradient(name, whole)
-    for tokens_per_pass, head_rows in SPLITS:
+    for tokens_per_pass, head_rows in OF_EVERY_ROW:
         learning = learner(ours, name, epochs=2, tokens_per_pass=tokens_per_pass, head_rows=head_rows)
         assert error(gradient_of(learning, whole), expected) < TOLERANCE, (tokens_per_pass, head_rows)
 
