@@ -121,6 +121,7 @@ def _stages(found: Found) -> str:
         [
             f"Generation, {shape}; medians of {n} rounds, as all that follows:",
             table(["side", "seconds", "tokens a second", "of the floor's speed"], writing),
+            f"{GENERATION:g} times transformers' speed would be {GENERATION * sides['the floor'] / theirs:.0%} of the floor's.",
             f"Update, while matrix products ran at {rate}:",
             table(["step", "10⁹ useful operations", "seconds", "10⁹ a second", "of the rate of matrix products"], updates),
             "Methods: the update of the short step, and by how much the whole step is longer than with the first.",
